@@ -1,0 +1,1 @@
+"""Files: checkpoints, results, logs. Nothing numeric is computed here."""

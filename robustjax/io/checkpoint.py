@@ -1,0 +1,193 @@
+"""Checkpoints: written by Orbax in the background, whole or not at all; the best and the last two are kept.
+
+A checkpoint holds the training state and a `meta` dict (the configuration, the model's description, validation results),
+so that evaluation needs nothing else. Every array's checksum is stored beside it, because a lost or damaged block may
+otherwise be read back as zeros without an error.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustjax.core.check import InputError
+
+METRIC = "validation_accuracy"
+
+
+def _leaves(tree) -> dict[str, Any]:
+    # Orbax gives a NamedTuple back as a dict of its fields and a tuple as a list: name leaves so that both sides agree.
+    def name(entry) -> str:
+        return str(next(getattr(entry, kind) for kind in ("key", "idx", "name") if hasattr(entry, kind)))
+
+    return {json.dumps([name(entry) for entry in path]): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def checksums(state) -> dict[str, int]:
+    """Returns a CRC-32 for each array of a tree, by its path."""
+    return {name: zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for name, leaf in _leaves(state).items()}
+
+
+def _accuracy(metrics: dict) -> float:
+    return metrics[METRIC]
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `workdir/checkpoints`.
+
+    Args:
+        workdir: the run's folder.
+        read_only: for evaluation: nothing is created, cleaned up or deleted.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, *, read_only: bool = False):
+        import orbax.checkpoint as ocp
+
+        self._ocp = ocp
+        self.folder = Path(workdir).absolute() / "checkpoints"
+        if read_only and not self.folder.is_dir():
+            raise InputError(
+                f"no checkpoints in {workdir}: looked for {self.folder}. Train first: python launch/train.py --workdir={workdir} ..."
+            )
+        policies = ocp.checkpoint_managers
+        keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(n=1, get_metric_fn=_accuracy)])
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_accuracy,  # without it Orbax does not write the metrics down
+            preservation_policy=None if read_only else keep,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            create=not read_only,
+        )
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def save(self, step: int, state: dict, meta: dict, *, validation_accuracy: float) -> None:
+        """Saves in the background; returns once the arrays are copied. A checkpoint that is already there is left alone.
+
+        Args:
+            step: number of training steps taken.
+            state: a dict of trees of arrays.
+            meta: JSON-like; `checksums` is added.
+            validation_accuracy: decides which checkpoint is the best (the later of equals).
+
+        Raises:
+            InputError: if this or the previous checkpoint could not be written (disk full, folder gone).
+        """
+        if step in self._manager.all_steps():
+            return
+        ocp = self._ocp
+        host = jax.tree.map(np.asarray, state)
+        args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({**meta, "checksums": checksums(host)}))
+        with _writing(self.folder):
+            self._manager.save(step, args=args, metrics={METRIC: float(validation_accuracy)})
+
+    def steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints, oldest first."""
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int:
+        """Returns the step of highest validation accuracy, the later of equals.
+
+        Raises:
+            InputError: if there is no complete checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            raise InputError(
+                f"no complete checkpoint in {self.folder}; the run was stopped before its first one. Run the training command again."
+            )
+        return max(steps, key=lambda step: ((self._manager.metrics(step) or {}).get(METRIC, -1.0), step))
+
+    def restore(self, step: int, *, like: dict | None = None) -> tuple[dict, dict]:
+        """Reads one checkpoint, onto the first device whatever devices wrote it.
+
+        Args:
+            step: one of `steps()`.
+            like: a tree of arrays or ShapeDtypeStructs to restore into; without it NamedTuples come back as lists or dicts.
+
+        Returns:
+            (state, meta).
+
+        Raises:
+            DamagedCheckpoint: if it cannot be read, or differs from its checksums or from `like`.
+        """
+        ocp = self._ocp
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        try:
+            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            stored = self._manager.item_metadata(step)["state"].tree
+            if like is not None:
+                _compare(stored, like, step)
+            target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), stored if like is None else like)
+            state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+        except InputError:
+            raise
+        except Exception as error:  # Orbax, tensorstore and json each raise their own kinds for a damaged file.
+            raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} cannot be read ({_first_line(error)}).") from error
+        if checksums(state) != meta["checksums"]:
+            raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} differs from its checksums.")
+        return state, meta
+
+    def set_aside(self, step: int) -> Path:
+        """Moves a damaged checkpoint out of the way, keeping its files; returns where they are."""
+        target = self.folder.parent / "damaged" / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        shutil.move(self.folder / str(step), target)
+        self._manager.reload()
+        return target
+
+    def wait(self) -> None:
+        """Waits until everything is on the disk.
+
+        Raises:
+            InputError: if the last checkpoint could not be written.
+        """
+        with _writing(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and lets go of the folder."""
+        self._manager.close()
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint that cannot be read back as it was written."""
+
+
+class _writing:
+    """Turns a failed write into one line; Orbax raises what its background thread met."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, Exception):
+            raise InputError(
+                f"could not write a checkpoint to {self.folder}: {_first_line(error)}. Free space (or mend the folder) and run the same command "
+                "again: it goes on from the last complete checkpoint."
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _compare(stored, like, step: int) -> None:
+    stored, like = ({name: tuple(leaf.shape) for name, leaf in _leaves(tree).items()} for tree in (stored, like))
+    # Orbax refuses another tree too, but sometimes leaves a thread's traceback behind, and does not name the array.
+    wrong = sorted(name for name in stored.keys() | like.keys() if stored.get(name) != like.get(name))
+    if wrong:
+        raise DamagedCheckpoint(
+            f"checkpoint {step} holds another state than this configuration builds: {len(wrong)} arrays differ, first {wrong[0]} "
+            f"(stored {stored.get(wrong[0])}, expected {like.get(wrong[0])})."
+        )

@@ -1,0 +1,100 @@
+"""The log of a run: one JSON object a line, cut back to the restored step on resuming; and progress lines.
+
+What differs between two runs of the same numbers (seconds, images/s) is under the key "time" and nowhere else.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from pathlib import Path
+
+from robustjax.core.check import InputError
+
+
+class JsonLines:
+    """An append-only log of records that each have a `step`.
+
+    Args:
+        path: the file.
+        keep_to: records of later steps are dropped when the log is opened; so is a last line that a kill left half written.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, keep_to: int):
+        self.path = Path(path)
+        kept = [record for record in read_lines(self.path) if record["step"] <= keep_to]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(temporary, self.path)
+        self._file = open(self.path, "a")
+
+    def write(self, record: dict) -> None:
+        """Appends a record and forces it to the disk, so that no checkpoint is newer than its line."""
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_lines(path: str | os.PathLike) -> list[dict]:
+    """Returns the records of a log; a half-written last line is left out. An absent file has none."""
+    records = []
+    if not Path(path).exists():
+        return records
+    for line in Path(path).read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
+@contextlib.contextmanager
+def lock(workdir: str | os.PathLike):
+    """Holds a folder for one run; the operating system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InputError: if another process holds it, or the folder cannot be written.
+    """
+    workdir = Path(workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / ".lock", "a+")
+    except OSError as error:
+        raise InputError(f"cannot write the workdir {workdir}: {error.strerror or error}. Choose another with --workdir.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise InputError(
+                f"another run (process {holder}) is using the workdir {workdir}; wait for it or choose another --workdir."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def say(message: str) -> None:
+    """Prints one line for the user on stderr, where progress goes too; stdout is kept for results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, *, start: int = 0, quiet: bool = False):
+    """Shows a progress line with the time left; yields `update(done, text)`.
+
+    On a terminal it is a live bar; elsewhere (a file, a job's log) nothing is drawn.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total, completed=start, text="")
+        yield lambda done, text="": bar.update(task, completed=done, text=text)

@@ -1,0 +1,94 @@
+"""Results are files: one JSON for each measured thing, written whole or not at all.
+
+A result says what was measured (`name`, `metrics` with the unit in each key), on how many examples (`n`), of which run
+(`run`: config hash, seed, step, data, ...) and where (`environment`). `read` refuses a file that lacks any of it.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from robustjax.core.check import InputError
+
+FIELDS = {"name": str, "metrics": dict, "n": int, "seconds": float, "run": dict, "environment": dict}
+
+
+def canonical(value):
+    """Returns `value` as JSON would give it back: tuples become lists, keys strings; so that fresh and stored ones compare.
+
+    >>> canonical({"a": (1, 2)})
+    {'a': [1, 2]}
+    """
+    return json.loads(json.dumps(value))
+
+
+def config_hash(config: dict) -> str:
+    """Returns 12 hexadecimal digits that name a configuration; equal dicts give equal digits, whatever their order.
+
+    >>> config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def environment() -> dict:
+    """Returns versions and hardware, for the result files."""
+    device = jax.devices()[0]
+    versions = {name: metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")}
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def write_json(path: str | os.PathLike, value) -> None:
+    """Writes `value` to `path` as JSON, atomically: a reader or a kill never sees half a file.
+
+    Raises:
+        InputError: if the folder cannot be written or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                json.dump(value, file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                os.unlink(file.name)
+                raise
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, path)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; nothing else is lost."
+        ) from error
+
+
+def read_json(path: str | os.PathLike):
+    """Returns the contents of a JSON file, or None where there is none or only a damaged one."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def read(path: str | os.PathLike) -> dict | None:
+    """Returns the result stored at `path`, or None where there is none or it is not a whole result."""
+    result = read_json(path)
+    if not isinstance(result, dict):
+        return None
+    whole = all(isinstance(result.get(field), kind) for field, kind in FIELDS.items())
+    return result if whole else None
