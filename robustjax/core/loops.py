@@ -1,0 +1,177 @@
+"""Loops around networks: in the graph where something is traced, driven from Python where everything is concrete.
+
+XLA:CPU runs a convolution inside a loop body 4 to 8 times slower than outside (jax issue 12868), so on CPU short loops are
+unrolled. Outside of a trace the loop is cut into jitted chunks, and examples that are done leave the batch between chunks.
+Every iterative kernel goes through `repeat`.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robustjax.core.check import InputError, is_concrete
+
+UNROLL = 32  # longest unrolled loop on CPU: compile time grows faster than the number of steps beyond it
+SMALLEST = 4  # examples below which a batch is not made smaller: one more program would cost more than it saves
+
+
+def repeat(
+    step: Callable[[Any, jax.Array, Any, Any], Any],
+    context: Any,
+    state: Any,
+    n: int,
+    *,
+    config: Hashable,
+    done: Callable[[Any], jax.Array] | None = None,
+    chunk: int = 10,
+    start: int | jax.Array = 0,
+) -> Any:
+    """Applies `state = step(context, i, state, config)` for i = start, ..., start + n - 1.
+
+    The result is the same, example by example, whether the loop is traced or not, with any `chunk`, and whether or not
+    examples were dropped: an example for which `done` holds is frozen from then on.
+
+    Args:
+        step: a module-level function, so that repeated calls find the compiled program again. It must treat the examples
+            independently of each other and return a state of the same shapes and dtypes.
+        context: any pytree that all examples share, e.g. a `jax.tree_util.Partial` of the network and its weights. A
+            plain function is compiled once per function object: a new one compiles anew, and arrays that it closes
+            over are baked in, so pass a Partial where weights change.
+        state: a pytree whose leaves have one row for each example. Typed keys are welcome: fold `i` into them.
+        n: number of steps.
+        config: hashable; a new value compiles anew.
+        done: module-level function, state -> bool (b,): which examples need no further step.
+        chunk: most steps between two looks at `done` when nothing is traced.
+        start: number of the first step; a loop cut in two and resumed gives the same result as an uncut one.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        InputError: if the leaves of the state do not have the same number of rows.
+    """
+    full = _count_rows(state)
+    if n <= 0 or full == 0:
+        return state
+    # Functions are not arrays: a Partial carries them through jit as part of the structure.
+    context = jax.tree.map(lambda leaf: jax.tree_util.Partial(leaf) if callable(leaf) else leaf, context)
+    if _being_traced() or not is_concrete(context, state, start):
+        return _in_graph(step, context, state, start, n, config, done)
+
+    size = _chunk_size(n, chunk)
+    end = start + n
+    active, part = np.arange(full), state
+    for first in range(start, end, size):
+        if done is not None and is_concrete(part):
+            state, part, active = _drop(state, part, active, np.asarray(_finished(done, part)))
+            if not len(active):
+                return state
+        if is_concrete(part):
+            part = _chunk(step, context, part, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0)
+        else:  # `step` or the context closes over traced values, which shows in its results only
+            part = _in_graph(step, context, part, first, min(size, end - first), config, done)
+    return part if len(active) == full else _scatter(state, part, active)
+
+
+def _in_graph(step, context, state, start, n, config, done):
+    start = jnp.asarray(start, jnp.int32)
+
+    def body(i, state):
+        return _advance(step, context, i, state, config, done, None)
+
+    if jax.default_backend() == "cpu" and n <= UNROLL:
+        body = jax.jit(body)  # traced once, inlined n times; lax.scan(unroll=True) keeps a slow loop for one step
+        for i in range(n):
+            state = body(start + jnp.int32(i), state)
+        return state
+    # A constant number of steps becomes a scan, which has a reverse derivative.
+    return jax.lax.fori_loop(0, n, lambda i, s: body(start + jnp.asarray(i, jnp.int32), s), state)
+
+
+@functools.partial(jax.jit, static_argnames=("step", "size", "config", "done", "masked"))
+def _chunk(step, context, state, first, end, size, config, done, masked):
+    """`size` steps; where `masked`, those from `end` on change nothing, so that one program serves the last chunk too."""
+    if not masked:
+        return _in_graph(step, context, state, first, size, config, done)
+
+    def limited(context, i, state, config):
+        return _advance(step, context, i, state, config, None, end)
+
+    return _in_graph(limited, context, state, first, size, config, done)
+
+
+def _advance(step, context, i, state, config, done, end):
+    new = step(context, i, state, config)
+    if done is None and end is None:
+        return new
+    frozen = jnp.full((_count_rows(state),), i >= end) if done is None else done(state)
+    return _on_rows(lambda old, new: jnp.where(frozen.reshape(-1, *[1] * (old.ndim - 1)), old, new), state, new)
+
+
+@functools.partial(jax.jit, static_argnames="done")
+def _finished(done, state):
+    return done(state)
+
+
+def _drop(state, part, active, finished):
+    """Returns (state, part, active): finished rows written back to the state, the rest in as small a batch as is worth it."""
+    keep = np.flatnonzero(~finished[: len(active)])
+    size = _bucket(len(keep), _count_rows(state))
+    if len(keep) and size >= _count_rows(part):
+        return state, part, active
+    state = _scatter(state, part, active)
+    active = active[keep]
+    # Padded by repeating rows, whose results are not read.
+    return state, (_gather(state, np.resize(active, size)) if len(keep) else part), active
+
+
+def _bucket(rows: int, full: int) -> int:
+    """Returns the least of full, full/2, full/4, ... that holds `rows`: a fixed and small number of shapes."""
+    size = full
+    while size > SMALLEST and (size + 1) // 2 >= max(rows, SMALLEST):
+        size = (size + 1) // 2
+    return size
+
+
+def _chunk_size(n: int, chunk: int) -> int:
+    """Returns a size up to `chunk` that wastes as few steps of the last chunk as possible, the larger of equals."""
+    chunk = max(1, min(chunk, n))
+    return min(range((chunk + 1) // 2, chunk + 1), key=lambda size: (-n % size, -size))
+
+
+def _count_rows(state) -> int:
+    counts = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(state)}
+    if len(counts) != 1 or None in counts:
+        raise InputError(f"every leaf of a loop's state needs one row an example, got {jax.tree.map(jnp.shape, state)}.")
+    return counts.pop()
+
+
+def _being_traced() -> bool:
+    # Inside jit even an operation on constants is staged.
+    return not is_concrete(jnp.int32(0) + jnp.int32(0))
+
+
+def _on_rows(function, *trees):
+    """Maps over leaves; typed keys go as their data, since selecting or slicing keys counts as using them up."""
+
+    def leafwise(*leaves):
+        if not jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+            return function(*leaves)
+        data = function(*map(jax.random.key_data, leaves))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
+
+    return jax.tree.map(leafwise, *trees)
+
+
+@jax.jit
+def _gather(state, rows):
+    return _on_rows(lambda leaf: leaf[rows], state)
+
+
+@jax.jit
+def _scatter(state, part, rows):
+    return _on_rows(lambda old, new: old.at[rows].set(new[: len(rows)]), state, part)

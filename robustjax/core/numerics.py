@@ -1,0 +1,116 @@
+"""Norms, divisions and logarithms that stay finite, per image and per tree, and the direction of the KL divergence.
+
+Everything computes in the dtype of its float input, at least float32. Guards are selections (`jnp.where`) on both sides of the
+dangerous operation, since a NaN in the branch that is not taken still poisons the gradient.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from robustjax.core.types import Scalar
+
+Tree = Any
+
+
+def lift(x: ArrayLike) -> Array:
+    """Returns `x` in at least float32: bfloat16 and float16 are lifted, float32 and float64 kept; integers are left alone.
+
+    >>> lift(jax.numpy.zeros(2, jax.numpy.bfloat16)).dtype
+    dtype('float32')
+    """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return x
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def safe_norm(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Float[Array, "..."]:
+    """Returns the L2 norm; its derivatives at zero are zero rather than NaN.
+
+    The values are scaled by their largest magnitude first, so the squares neither overflow nor vanish: a gradient of 1e-25
+    still has a direction in float32.
+
+    Args:
+        x: any shape.
+        axis: the axes summed over; None for all.
+        keepdims: keep these axes with size 1.
+    """
+    x = lift(x)
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis, keepdims=True))
+    # Below `tiny` values are denormal, which some backends flush to zero: then there is nothing to scale by.
+    scale = jnp.where((largest >= jnp.finfo(x.dtype).tiny) & jnp.isfinite(largest), largest, 1)
+    squares = jnp.sum(jnp.square(x / scale), axis, keepdims=True)
+    zero = squares == 0
+    norm = scale * jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
+    return norm if keepdims else jnp.squeeze(norm, axis)
+
+
+def image_norm(images: Float[Array, "b ..."], norm: str = "l2") -> Float[Array, " b"]:
+    """Returns one norm per image, over all of its pixels and channels.
+
+    Args:
+        images: (b, ...), usually perturbations (b, h, w, c) in units of [0, 1] pixels.
+        norm: 'l2', 'linf' or 'l1'.
+    """
+    rows = lift(images).reshape(images.shape[0], -1)
+    if norm == "l2":
+        return safe_norm(rows, axis=1)
+    return {"linf": lambda r: jnp.max(jnp.abs(r), 1), "l1": lambda r: jnp.sum(jnp.abs(r), 1)}[norm](rows)
+
+
+def safe_divide(a: ArrayLike, b: ArrayLike) -> Array:
+    """Returns a / b, and 0 with zero derivative where b is 0.
+
+    >>> float(safe_divide(1.0, 0.0)), float(safe_divide(1.0, 4.0))
+    (0.0, 0.25)
+    """
+    a, b = lift(a), lift(b)
+    zero = b == 0
+    return jnp.where(zero, 0, a / jnp.where(zero, 1, b))
+
+
+def log_clamped(x: Float[Array, "..."], *, low: float = 1e-7) -> Float[Array, "..."]:
+    """Returns log(min(max(x, low), 1)): the logarithm of a probability that may be 0."""
+    return jnp.log(jnp.clip(lift(x), low, 1))
+
+
+def kl_p_from_logits(p_logits: Float[Array, "... k"], q_logits: Float[Array, "... k"]) -> Float[Array, "..."]:
+    """Returns KL(softmax(p_logits) || softmax(q_logits)) = sum_k p (log p - log q), per row, in nats.
+
+    From log-softmax, so saturated logits stay finite; a class with p = 0 contributes 0.
+    """
+    log_p = jax.nn.log_softmax(lift(p_logits))
+    log_q = jax.nn.log_softmax(lift(q_logits))
+    p = jnp.exp(log_p)
+    some = p > 0  # logits of -inf: 0 * (-inf - log q) would be NaN
+    return jnp.sum(jnp.where(some, p * (jnp.where(some, log_p, 0) - jnp.where(some, log_q, 0)), 0), axis=-1)
+
+
+def tree_dot(a: Tree, b: Tree) -> Array:
+    """Returns the inner product of two trees of the same structure, over all leaves."""
+    products = jax.tree.map(lambda x, y: jnp.sum(lift(x) * lift(y)), a, b)
+    return sum(jax.tree.leaves(products), start=jnp.zeros(()))
+
+
+def tree_axpy(scale: Scalar, x: Tree, y: Tree) -> Tree:
+    """Returns scale * x + y, leaf by leaf, in the dtypes of y."""
+    return jax.tree.map(lambda u, v: jnp.asarray(scale, v.dtype) * u.astype(v.dtype) + v, x, y)
+
+
+def tree_scale(scale: Scalar, x: Tree) -> Tree:
+    """Returns scale * x, leaf by leaf, in the dtypes of x."""
+    return jax.tree.map(lambda u: jnp.asarray(scale, u.dtype) * u, x)
+
+
+def tree_norm(tree: Tree) -> Array:
+    """Returns the L2 norm over the whole tree, with zero derivative at zero."""
+    return safe_norm(jnp.stack([safe_norm(leaf) for leaf in jax.tree.leaves(tree)]))
+
+
+def tree_normalize(tree: Tree) -> Tree:
+    """Returns the tree divided by its norm over all leaves; a tree of zeros stays zero."""
+    norm = tree_norm(tree)
+    return jax.tree.map(lambda leaf: safe_divide(leaf, norm.astype(lift(leaf).dtype)), tree)
