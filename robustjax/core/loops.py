@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robustjax.core.check import InputError, is_concrete
+from robustjax.core.rng import on_data
 
 UNROLL = 32  # longest unrolled loop on CPU: compile time grows faster than the number of steps beyond it
 SMALLEST = 4  # examples below which a batch is not made smaller: one more program would cost more than it saves
@@ -156,15 +157,7 @@ def _being_traced() -> bool:
 
 
 def _on_rows(function, *trees):
-    """Maps over leaves; typed keys go as their data, since selecting or slicing keys counts as using them up."""
-
-    def leafwise(*leaves):
-        if not jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
-            return function(*leaves)
-        data = function(*map(jax.random.key_data, leaves))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
-
-    return jax.tree.map(leafwise, *trees)
+    return jax.tree.map(functools.partial(on_data, function), *trees)
 
 
 @jax.jit

@@ -24,7 +24,7 @@ def lift(x: ArrayLike) -> Array:
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return x
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x
 
 
 def safe_norm(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Float[Array, "..."]:

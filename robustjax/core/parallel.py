@@ -5,16 +5,19 @@ The mesh has one axis, 'data'. A step sees the rows of its own device and agrees
 same draws on one device and on many.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from robustjax.core.check import InputError
+from robustjax.core.rng import is_key, on_data
 
 AXIS = "data"
 
@@ -76,8 +79,25 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Copies every leaf to every device of the mesh; all processes must pass equal values."""
-    # A shared buffer would be deleted under its owner's feet when a step that donates its state runs.
-    return jax.device_put(tree, NamedSharding(mesh, P()), may_alias=False)
+    sharding = NamedSharding(mesh, P())
+
+    def copied(leaf):
+        # device_put shares the buffer where it can (may_alias=False or not), and a step that donates its state would delete
+        # the caller's array with it.
+        return jax.device_put(jnp.array(leaf, copy=True) if isinstance(leaf, jax.Array) else leaf, sharding)
+
+    return jax.tree.map(functools.partial(on_data, copied), tree)
+
+
+def own_rows(tree: Any) -> Any:
+    """Returns this process's part of a batch that every process knows in full; what `shard_rows` takes.
+
+    Raises:
+        InputError: if the rows do not split evenly over the processes.
+    """
+    part, parts = jax.process_index(), jax.process_count()
+    check_divides(tree, parts, what="processes")
+    return jax.tree.map(lambda leaf: leaf[part * len(leaf) // parts : (part + 1) * len(leaf) // parts], tree)
 
 
 def shard_rows(tree: Any, mesh: Mesh) -> Any:
@@ -99,21 +119,18 @@ def shard_rows(tree: Any, mesh: Mesh) -> Any:
         return jax.device_put(tree, sharding)
 
     def globalise(leaf):
-        if not jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key):
-            return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
-        data = jax.make_array_from_process_local_data(sharding, np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
 
-    return jax.tree.map(globalise, tree)
+    return jax.tree.map(functools.partial(on_data, globalise), tree)
 
 
-def check_divides(tree: Any, devices: int) -> None:
-    """Raises InputError, with the nearest sizes that work, if the rows of a leaf do not split evenly over the devices."""
+def check_divides(tree: Any, parts: int, *, what: str = "devices") -> None:
+    """Raises InputError, with the nearest sizes that work, if the rows of a leaf do not split evenly over the parts."""
     for leaf in jax.tree.leaves(tree):
-        rows = np.shape(leaf)[0] if np.ndim(leaf) else 0
-        if rows == 0 or rows % devices:
-            near = sorted({max(devices, rows // devices * devices), (rows // devices + 1) * devices})
-            raise InputError(f"a batch of {rows} does not split over {devices} devices; nearest that does: {' or '.join(map(str, near))}.")
+        rows = leaf.shape[0] if leaf.ndim else 0
+        if rows == 0 or rows % parts:
+            near = sorted({max(parts, rows // parts * parts), (rows // parts + 1) * parts})
+            raise InputError(f"a batch of {rows} does not split over {parts} {what}; nearest that does: {' or '.join(map(str, near))}.")
 
 
 def data_parallel(
@@ -158,21 +175,33 @@ def _shard_mapped(step, mesh, donated):
 
 def _pmapped(step, mesh, donated):
     n = mesh.size
-    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, devices=list(mesh.devices.flat), donate_argnums=donated)
     # (b, ...) -> (devices, b / devices, ...), on the devices where the rows already are.
     fold = jax.jit(
         lambda tree: jax.tree.map(lambda x: x.reshape(n, x.shape[0] // n, *x.shape[1:]), tree),
         out_shardings=NamedSharding(mesh, P(AXIS)),
     )
 
+    @functools.cache
+    def program(kinds):
+        def on_one_device(*raw):
+            leaves, tree = jax.tree.flatten(raw)
+            keys = [jax.random.wrap_key_data(x, impl=kind) if kind else x for x, kind in zip(leaves, kinds, strict=True)]
+            return step(*tree.unflatten(keys))
+
+        axes = dict(in_axes=(None, None, 0), out_axes=None)
+        return jax.pmap(on_one_device, axis_name=AXIS, devices=list(mesh.devices.flat), donate_argnums=donated, **axes)
+
+    def call(*arguments):
+        # Typed keys go as integers: with several processes jax.pmap would read them on the host, and fail.
+        leaves, tree = jax.tree.flatten(arguments)
+        kinds = tuple(jax.random.key_impl(x) if is_key(x) else None for x in leaves)
+        state, replicated, sharded = tree.unflatten(jax.random.key_data(x) if is_key(x) else x for x in leaves)
+        results = program(kinds)(state, replicated, fold(sharded))
+        return jax.tree.map(functools.partial(on_data, everywhere), results) if jax.process_count() > 1 else results
+
     def everywhere(leaf):
-        # With several processes pmap returns arrays of this process's devices alone.
-        if len(leaf.sharding.device_set) == n:
-            return leaf
+        # With several processes jax.pmap returns arrays of this process's devices alone.
         shards = [shard.data for shard in leaf.addressable_shards]
         return jax.make_array_from_single_device_arrays(leaf.shape, NamedSharding(mesh, P()), shards)
-
-    def call(state, replicated, sharded):
-        return jax.tree.map(everywhere, mapped(state, replicated, fold(sharded)))
 
     return call

@@ -1,5 +1,8 @@
 """Randomness belongs to the example, not to its place in a batch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from jaxtyping import Array, Int, Key
 
@@ -28,3 +31,22 @@ def example_keys(key: Key[Array, ""], ids: Int[Array, " b"]) -> Key[Array, " b"]
             f"example_keys needs threefry keys, got {implementation}: its draws depend on the batch. Use jax.random.key(seed, impl='threefry2x32')."
         )
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
+
+
+def is_key(leaf: Any) -> bool:
+    """Returns whether `leaf` is an array of typed keys."""
+    return jax.dtypes.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def on_data(function: Callable[..., Any], *leaves: Any) -> Any:
+    """Applies `function` to arrays; typed keys go in as their integers (..., 2) and come out as keys.
+
+    For moving keys about: jax counts selecting, slicing and gathering keys as using them up.
+
+    >>> on_data(lambda a: a[:2], jax.random.split(jax.random.key(0), 3)).shape
+    (2,)
+    """
+    if not is_key(leaves[0]):
+        return function(*leaves)
+    data = function(*map(jax.random.key_data, leaves))
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
