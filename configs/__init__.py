@@ -1,0 +1,1 @@
+"""Configurations: plain data, one file for each method and data set."""

@@ -1,0 +1,109 @@
+"""What every configuration starts from, and how the text behind ':' of --config=FILE:TEXT is read.
+
+A configuration holds names and numbers only. Steps, class counts and image shapes are worked out from it by
+`robustjax.train.build`, after the overrides of the command line. Every key is listed in `base`; a key that is not read
+is refused.
+"""
+
+import ml_collections
+
+# Networks of the quick form: the same code, small enough for seconds on a CPU.
+QUICK_MODEL_OPTIONS = {
+    "wide_resnet": {"depth": 10, "width": 1},
+    "resnet18": {"width": 8},
+    "small_cnn": {"width": 8},
+    "mnist_cnn": {},
+}
+
+
+def base() -> ml_collections.ConfigDict:
+    """Returns a configuration with every key; a file changes what its method and data need."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.epochs = 100
+    config.batch_size = 128
+    config.parallel = "shard_map"  # or 'pmap': the same step, the same numbers
+    config.compute_dtype = "float32"  # of the network in training: or 'bfloat16'
+    config.steps_per_dispatch = 0  # 0: one on CPU, 50 elsewhere
+    config.allow_slow = False  # go on without an accelerator even if it would take days
+    config.quick = False
+
+    # limit_train and limit_test: use only that many examples (0: all). stream: 'auto' keeps what fits on the device.
+    config.data = ml_collections.ConfigDict(
+        {
+            "name": "digits",
+            "dir": "",
+            "options": {},
+            "validation": 0.2,
+            "split_seed": 0,
+            "limit_train": 0,
+            "limit_test": 0,
+            "stream": "auto",
+        }
+    )
+    config.model = ml_collections.ConfigDict({"name": "small_cnn", "options": {}})
+    config.augment = ("crop",)  # stages before the method, in order
+    config.augment_options = ml_collections.ConfigDict()  # {stage: {option: value}}
+    config.method = ml_collections.ConfigDict({"name": "none"})  # the last stage, with its options beside its name
+    config.loss = "cross_entropy"
+    config.optimizer = ml_collections.ConfigDict(
+        {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0}
+    )
+    # warmup_epochs is linear from 0; boundaries (in epochs) and factor are of 'step'.
+    config.schedule = ml_collections.ConfigDict({"name": "cosine", "warmup_epochs": 0, "boundaries": (), "factor": 0.1})
+    config.validate_epochs = 1  # validate and save this often
+    config.evaluation = ml_collections.ConfigDict({"batch_size": 500, "benchmark": "cifar_c", "attacks": {}})
+    return config
+
+
+def attack(norm: str, eps: float, step_size: float, steps: int) -> ml_collections.ConfigDict:
+    """Returns one PGD setting, in units of [0, 1] pixels, with absolute step size."""
+    return ml_collections.ConfigDict({"norm": norm, "eps": eps, "step_size": step_size, "steps": steps})
+
+
+def parse(text: str | None, **defaults: str) -> dict:
+    """Reads 'quick,method=no_ls' into {'quick': True, 'method': 'no_ls'}.
+
+    Args:
+        text: what stands behind ':' of the configuration's path, or nothing.
+        **defaults: the options a file knows, with their defaults; 'quick' is always known.
+
+    Returns:
+        dict of the options.
+
+    Raises:
+        ValueError: for an unknown option.
+    """
+    options: dict = {"quick": False, **defaults}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        name, _, value = part.partition("=")
+        if name not in options:
+            raise ValueError(f"unknown option {name!r} of this configuration; known: {', '.join(sorted(options))}.")
+        options[name] = True if name == "quick" else value
+    return options
+
+
+def set_method(config: ml_collections.ConfigDict, name: str, methods: dict[str, dict]) -> None:
+    """Sets the method and its options from the table of a configuration file.
+
+    Raises:
+        ValueError: if the table does not have it.
+    """
+    if name not in methods:
+        raise ValueError(f"unknown method {name!r} of this configuration; known: {', '.join(sorted(methods))}.")
+    config.method = ml_collections.ConfigDict({"name": name, **methods[name]})
+
+
+def finish(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
+    """Applies what every file shares: the quick form makes any configuration a run of seconds on a CPU."""
+    if options["quick"]:
+        config.quick = True
+        config.epochs = 2
+        config.batch_size = 64
+        config.validate_epochs = 1
+        config.data.limit_train = 512
+        config.data.limit_test = 128
+        config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name])
+        config.schedule.boundaries = tuple(1 for _ in config.schedule.boundaries[:1])
+        config.evaluation.batch_size = 128
+    return config

@@ -1,0 +1,34 @@
+"""Measures trained networks: clean, under corruptions and under attack. Killed and run again, it goes on where it was.
+
+python launch/evaluate.py --workdir=runs/spider
+python launch/evaluate.py --workdir=runs/baseline --workdir=runs/spider --suite=full --report=runs/report
+"""
+
+import entry  # isort: skip
+from absl import flags
+
+_WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a trained run; may be given several times, for one table of all.")
+_SUITE = flags.DEFINE_string("suite", "full", "What to measure: clean, corruptions, attacks or full.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy), 'last' or a step.")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
+_LIMIT = flags.DEFINE_integer("limit", 0, "Measure that many test images only (0: all).", lower_bound=0)
+_REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
+_TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
+flags.mark_flag_as_required("workdir")
+
+
+def main() -> None:
+    """Evaluates every workdir, prints the table and writes the report."""
+    from robustjax.evaluate import report, run
+
+    for workdir in _WORKDIR.value:
+        run.evaluate(workdir, suite=_SUITE.value, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value, limit=_LIMIT.value)
+    folders = " ".join(f"--workdir={workdir}" for workdir in _WORKDIR.value)
+    made = report.collect(_WORKDIR.value, command=f"python launch/evaluate.py {folders} --suite={_SUITE.value}", table=_TABLE.value)
+    print(report.markdown(made))
+    for path in report.write(made, _REPORT.value or _WORKDIR.value[0]):
+        print(path)
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,87 @@
+"""Builds the trained network again, from its checkpoint alone."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from robustjax import data, models
+from robustjax.core.check import InputError
+from robustjax.io import log
+from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
+
+
+class Loaded(NamedTuple):
+    """A trained network and what is known of it."""
+
+    logits_fn: jax.tree_util.Partial
+    step: int
+    meta: dict  # config, model, data, validation, notes: see train.loop
+
+
+def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
+    """Reads a checkpoint of `workdir` and rebuilds the network in evaluation mode.
+
+    Args:
+        workdir: the run's folder.
+        checkpoint: 'best' (by validation accuracy), 'last', or a step.
+
+    Raises:
+        InputError: if there is no checkpoint, or not that one.
+
+    A damaged checkpoint is passed over for the one before, with a warning; one that training deletes meanwhile is looked up again.
+    """
+    checkpoints = Checkpoints(workdir, read_only=True)
+    for _ in range(3):
+        candidates = _candidates(checkpoints, checkpoint)
+        for step in candidates:
+            try:
+                state, meta = checkpoints.restore(step)
+            except DamagedCheckpoint as error:
+                if step not in checkpoints.steps():
+                    break  # deleted by a training run that has gone on: look again
+                log.say(f"warning: {error} Trying another.")
+                continue
+            weights = state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}
+            apply, params, batch_stats = models.split(models.make(**meta["model"]))
+            # Orbax gives an empty dict back as None or as {}.
+            restored = weights["params"], weights["batch_stats"] or {}
+            del params, batch_stats
+            return Loaded(models.logits_fn(apply, *restored), step, meta)
+        else:
+            break
+    raise InputError(f"none of the checkpoints in {checkpoints.folder} can be read; train again, or restore a copy of that folder.")
+
+
+def _candidates(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
+    best = checkpoints.best_step()  # refuses an empty folder
+    steps = checkpoints.steps()
+    if wanted == "best":
+        return [best, *(s for s in reversed(steps) if s != best)]
+    if wanted == "last":
+        return list(reversed(steps))
+    if str(wanted).isdigit() and int(wanted) in steps:
+        return [int(wanted)]
+    raise InputError(f"checkpoint must be 'best', 'last' or one of the steps {steps}, got {wanted!r}.")
+
+
+def test_data(meta: dict, *, dir: str = "") -> data.Dataset:
+    """Returns the data that a run was trained on, for its test split.
+
+    Args:
+        meta: of the checkpoint.
+        dir: where the data lie now, if not where they lay in training.
+
+    Raises:
+        InputError: if the data are absent, or do not fit the network.
+    """
+    wanted = meta["config"]["data"]
+    dataset = data.make(wanted["name"], dir=dir or wanted["dir"], **wanted["options"])
+    model = meta["model"]
+    expected = (model["num_classes"], tuple(model["image_shape"]))
+    if expected != (dataset.num_classes, tuple(dataset.image_shape)):
+        raise InputError(
+            f"{dataset.name} has {dataset.num_classes} classes of images {tuple(dataset.image_shape)}, "
+            f"the network was trained for {expected[0]} classes of {expected[1]}."
+        )
+    return dataset

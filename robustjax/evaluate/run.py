@@ -1,0 +1,198 @@
+"""Runs the items of a suite on a trained network; each result is a file, so a killed evaluation goes on where it was.
+
+Every example is counted exactly once; only this module divides.
+"""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+import robustjax
+from robustjax import attacks, corruptions, metrics
+from robustjax.core import ThreatModel, check, example_keys
+from robustjax.core.check import InputError
+from robustjax.data import batches
+from robustjax.evaluate import suites
+from robustjax.evaluate.load import Loaded, load, test_data
+from robustjax.io import log, results
+
+ECE_BINS = 15
+
+
+class _Sums(NamedTuple):
+    count: Int[Array, ""]
+    correct: Int[Array, ""]
+    nll: Float[Array, ""]
+    bins: metrics.CalibrationSums
+
+
+class _Part(NamedTuple):
+    """One batch of the test set, padded."""
+
+    images: Float[Array, "b h w c"]
+    labels: Int[Array, " b"]
+    ids: Int[Array, " b"]
+    mask: Bool[Array, " b"]
+
+
+@jax.jit
+def _score(
+    logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"], counted: Bool[Array, " b"], mask: Bool[Array, " b"]
+) -> _Sums:
+    """Sums over the examples of `mask`; those outside `counted` (already misclassified without the attack) are counted as errors."""
+    logits = logits_fn(images)
+    correct = metrics.correct(logits, labels) & counted
+    confidence = metrics.confidence(logits)
+    nll = jnp.sum(jnp.where(mask, metrics.nll(logits, labels), 0.0))
+    bins = metrics.calibration_sums(confidence, correct, bins=ECE_BINS, mask=mask)
+    return _Sums(jnp.sum(mask), jnp.sum(correct & mask), nll, bins)
+
+
+@jax.jit
+def _clean_correct(logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> Bool[Array, " b"]:
+    return metrics.correct(logits_fn(images), labels)
+
+
+def evaluate(
+    workdir: str | Path, *, suite: str = "full", checkpoint: str | int = "best", data_dir: str = "", limit: int = 0, quiet: bool = False
+) -> list[dict]:
+    """Measures a run's network on its test set.
+
+    Args:
+        workdir: the run's folder; results go to `workdir/evaluation`.
+        suite: see suites.SUITES.
+        checkpoint: 'best', 'last' or a step.
+        data_dir: where the data lie now, if elsewhere than in training.
+        limit: measure only that many test examples (0: all, or what the run's configuration says).
+        quiet: no progress line.
+
+    Returns:
+        One result for each item, see io.results; those already measured are read from their files.
+
+    Raises:
+        InputError: whatever a user can mend.
+    """
+    loaded = load(workdir, checkpoint=checkpoint)
+    config = loaded.meta["config"]
+    items = suites.items(suite, config)
+    source = test_data(loaded.meta, dir=data_dir).test
+    ids = _test_ids(len(source), limit or config["data"]["limit_test"])
+    found, parts = [], None
+    with log.progress("evaluating", len(items), quiet=quiet) as show:
+        for done, item in enumerate(items, 1):
+            identity = _identity(loaded, item, len(ids))
+            path = Path(workdir) / "evaluation" / f"{item.name}.json"
+            stored = results.read(path)
+            if stored is None or stored["run"] != identity:
+                if parts is None:
+                    parts = _parts(source, ids, config["evaluation"]["batch_size"])
+                    for warning in check.check_logits_fn(loaded.logits_fn, parts[0].images, parts[0].labels):
+                        log.say(f"warning: {warning}")
+                stored = _measure(loaded, item, parts, identity)
+                results.write_json(path, stored)
+            found.append(stored)
+            show(done, item.name)
+    return found
+
+
+def _test_ids(n: int, limit: int) -> np.ndarray:
+    if not limit or limit >= n:
+        return np.arange(n)
+    # A seeded choice, not the first ones: a set may be sorted by class.
+    return np.sort(np.random.Generator(np.random.Philox(0)).permutation(n)[:limit])
+
+
+def _identity(loaded: Loaded, item: suites.Item, n: int) -> dict:
+    """Returns what decides a number: a stored result of another identity is measured again."""
+    config = loaded.meta["config"]
+    return results.canonical(
+        {
+            "robustjax": robustjax.__version__,
+            "config_hash": results.config_hash(config),
+            "seed": config["seed"],
+            "checkpoint_step": loaded.step,
+            "data": loaded.meta["data"]["provenance"],
+            "split": "test",
+            "n": n,
+            "item": item._asdict(),
+            "notes": loaded.meta["notes"],
+        }
+    )
+
+
+def _parts(source, ids: np.ndarray, batch_size: int) -> list[_Part]:
+    parts = []
+    for chosen, mask in batches.padded(ids, min(batch_size, len(ids))):
+        images, labels = source.fetch(chosen)
+        parts.append(_Part(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels), jnp.asarray(chosen), jnp.asarray(mask)))
+    return parts
+
+
+def _measure(loaded: Loaded, item: suites.Item, parts: list[_Part], identity: dict) -> dict:
+    began = time.perf_counter()
+    key = jax.random.fold_in(jax.random.key(0), zlib.crc32(item.name.encode()))
+    transform = _KINDS[item.kind](loaded.logits_fn, item.options)
+    sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts]
+    total = jax.tree.map(lambda *leaves: sum(np.asarray(leaf).astype(np.float64) for leaf in leaves), *sums)
+    n = identity["n"]
+    if int(total.count) != n:
+        raise AssertionError(f"{item.name}: {int(total.count)} examples were counted, the test set has {n}.")
+    if not np.isfinite(total.nll):
+        raise InputError(f"{item.name}: the network's outputs are not finite; no number can be given for it.")
+    error = 1 - float(total.correct) / n
+    measured = {"error": error, "accuracy": 1 - error}
+    if item.kind != "attack":  # likelihood and calibration under an attack say nothing that the accuracy does not
+        measured |= {"nll_nats": float(total.nll) / n, "ece_15_bins": float(metrics.calibration_error(total.bins))}
+    return {
+        "name": item.name,
+        "metrics": measured,
+        "n": n,
+        "seconds": time.perf_counter() - began,
+        "run": identity,
+        "environment": results.environment(),
+    }
+
+
+def _scored(part: _Part, made: tuple[Array, Array]) -> tuple:
+    images, counted = made
+    return images, part.labels, counted, part.mask
+
+
+def _clean(logits_fn, options: dict) -> Callable:
+    return lambda keys, part: (part.images, part.mask)
+
+
+def _corruption(logits_fn, options: dict) -> Callable:
+    def transform(keys, part: _Part):
+        return corruptions.corrupt(keys, part.images, **options), part.mask
+
+    return transform
+
+
+def _attack(logits_fn, options: dict) -> Callable:
+    threat = ThreatModel(options["norm"], options["eps"])
+
+    def transform(keys, part: _Part):
+        attacked = attacks.pgd(keys, logits_fn, part.images, part.labels, threat, steps=options["steps"], step_size=options["step_size"])
+        # An example counts as robust only if it is right without the attack as well.
+        return attacked, _clean_correct(logits_fn, part.images, part.labels)
+
+    return transform
+
+
+_KINDS = {"clean": _clean, "corruption": _corruption, "attack": _attack}
+
+
+def stored(workdir: str | Path) -> Iterator[dict]:
+    """Yields the results that lie in a run's folder, in the order of their names."""
+    for path in sorted((Path(workdir) / "evaluation").rglob("*.json")):
+        result = results.read(path)
+        if result is not None:
+            yield result

@@ -1,0 +1,231 @@
+"""The training loop: restore, step, validate, log, save; it can be killed at any moment and started again.
+
+A run lives in its workdir: `config.json` (what was asked), `log.jsonl`, `checkpoints/`, and `training.json` once it is done.
+"""
+
+import difflib
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from robustjax.core import parallel
+from robustjax.core.check import InputError
+from robustjax.io import log, results
+from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
+from robustjax.train import guard, select, state, step
+from robustjax.train.build import Experiment, build
+
+# These change where or whether a run runs, not its numbers.
+_MAY_DIFFER = (("data", "dir"), ("allow_slow",))
+
+
+class Summary(NamedTuple):
+    """How a run ended."""
+
+    step: int
+    best_step: int
+    validation_accuracy: float
+    seconds: float
+
+
+def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
+    """Trains what a configuration describes, or goes on where the run in `workdir` stopped.
+
+    Args:
+        config: a nested dict with the keys of configs/common.py.
+        workdir: the run's own folder; a run of another configuration in it is refused.
+        quiet: no progress line.
+
+    Returns:
+        The best step by validation accuracy, and that accuracy.
+
+    Raises:
+        InputError: for anything a user can mend; nothing that was already computed is lost.
+    """
+    workdir = Path(workdir)
+    with log.lock(workdir):
+        experiment = build(config)
+        _claim(workdir, experiment.config)
+        for note in experiment.notes:
+            log.say(f"note: {note}")
+        checkpoints = Checkpoints(workdir)
+        try:
+            return _run(experiment, workdir, checkpoints, quiet)
+        finally:
+            checkpoints.close()
+
+
+def _claim(workdir: Path, config: dict) -> None:
+    """Writes config.json, or compares with the one that is there."""
+    config = results.canonical(config)
+    path = workdir / "config.json"
+    before = results.read_json(path)
+    if before is not None and _comparable(before) != _comparable(config):
+        old, new = (json.dumps(_comparable(c), indent=1, sort_keys=True).splitlines() for c in (before, config))
+        diff = [line for line in difflib.unified_diff(old, new, lineterm="", n=0) if line[0] in "+-" and line[:3] not in ("+++", "---")]
+        changes = ", ".join(line[0] + " ".join(line[1:].split()).rstrip(",") for line in diff)
+        raise InputError(f"{workdir} holds a run of another configuration ({changes}); choose another --workdir, or delete that one.")
+    if before is None:
+        results.write_json(path, config)
+        results.write_json(workdir / "environment.json", results.environment())
+
+
+def _comparable(config: dict) -> dict:
+    config = json.loads(json.dumps(config))
+    for *parents, key in _MAY_DIFFER:
+        inner = config
+        for parent in parents:
+            inner = inner.get(parent, {})
+        inner.pop(key, None)
+    return config
+
+
+def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainState:
+    """Returns the newest state that can be read, or the first one; damaged checkpoints are set aside and named."""
+    fresh = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=experiment.config["optimizer"]["ema"] > 0)
+    for at in reversed(checkpoints.steps()):
+        try:
+            restored, _ = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
+            log.say(f"going on from step {at}.")
+            return state.TrainState(**restored)
+        except DamagedCheckpoint as error:
+            log.say(f"warning: {error} It was moved to {checkpoints.set_aside(at)}; trying the one before.")
+    return fresh
+
+
+def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet: bool) -> Summary:
+    config, source = experiment.config, experiment.dataset.train
+    mesh = parallel.data_mesh()
+    current = parallel.replicate(_restore(experiment, checkpoints), mesh)
+    done = int(current.step)
+    lines = log.JsonLines(workdir / "log.jsonl", keep_to=done)
+    use_resident = source.resident and config["data"]["stream"] == "auto"
+    resident = parallel.replicate((jnp.asarray(source.images), jnp.asarray(source.labels)), mesh) if use_resident else None
+    validate = select.make_validator(
+        experiment.apply,
+        source,
+        experiment.validation_ids,
+        batch_size=config["evaluation"]["batch_size"],
+        mesh=mesh,
+        resident=resident,
+    )
+    feed = (_Resident if use_resident else _Streamed)(experiment, mesh, resident)
+    interval = config["validate_epochs"] * experiment.order.steps_per_epoch
+    images, started = config["batch_size"], time.perf_counter()
+    with log.progress("training", experiment.total_steps, start=done, quiet=quiet) as show:
+        watch = guard.Watch(experiment, checkpoints, show, feed.lower, mesh)
+        while done < experiment.total_steps:
+            until = min(done + interval - done % interval, experiment.total_steps)
+            began = time.perf_counter()
+            current = watch.steps(feed, current, done, until)
+            seconds = time.perf_counter() - began
+            accuracy, loss = validate(*state.evaluated(current))
+            record = _record(experiment, current, until, accuracy, loss)
+            lines.write({**record, "time": {"seconds": seconds, "images_per_second": images * (until - done) / seconds}})
+            current = current._replace(sums=parallel.replicate(state.zero_sums(), mesh))
+            meta = {"config": config, "model": experiment.model, "data": _describe(experiment), "notes": list(experiment.notes)}
+            checkpoints.save(until, current._asdict(), meta | {"validation": record}, validation_accuracy=accuracy)
+            done = until
+    checkpoints.wait()
+    lines.close()
+    best = checkpoints.best_step()
+    accuracy = next(r["validation_accuracy"] for r in log.read_lines(workdir / "log.jsonl") if r["step"] == best)
+    summary = Summary(done, best, accuracy, time.perf_counter() - started)
+    if not (workdir / "training.json").exists():
+        results.write_json(workdir / "training.json", {**summary._asdict(), "environment": results.environment()})
+    return summary
+
+
+def _record(experiment: Experiment, current: state.TrainState, at: int, accuracy: float, loss: float) -> dict:
+    sums = jax.tree.map(float, current.sums)
+    with jax.numpy_dtype_promotion("standard"):  # optax's schedules multiply integers by floats
+        rate = float(experiment.rate(at - 1))
+    return {
+        "step": at,
+        "epoch": at / experiment.order.steps_per_epoch,
+        "learning_rate": rate,
+        "train_loss": sums.loss / sums.count,
+        "train_accuracy": sums.correct / sums.count,
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+    }
+
+
+def _describe(experiment: Experiment) -> dict:
+    dataset = experiment.dataset
+    return {
+        "name": dataset.name,
+        "provenance": dataset.provenance,
+        "class_names": list(dataset.class_names),
+        "train": len(experiment.train_ids),
+        "validation": len(experiment.validation_ids),
+    }
+
+
+class _Resident:
+    """Steps over data on the device: only the ids of each batch cross from the host."""
+
+    def __init__(self, experiment: Experiment, mesh, resident):
+        self.order, self.mesh = experiment.order, mesh
+        self.replicated = (parallel.replicate(jax.random.key(experiment.config["seed"]), mesh), *resident)
+        self.function = parallel.data_parallel(step.resident(experiment.step), mesh, mode=experiment.config["parallel"])
+        wanted = experiment.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 50)
+        interval = experiment.config["validate_epochs"] * experiment.order.steps_per_epoch
+        # A divisor, so that one program serves all dispatches (the end of the run may need a second).
+        self.chunk = max(s for s in range(1, min(wanted, interval) + 1) if interval % s == 0)
+
+    def dispatches(self, start: int, stop: int):
+        """Yields (step after it, arguments) of each dispatch between two steps."""
+        for at in range(start, stop, self.chunk):
+            after = min(at + self.chunk, stop)
+            ids = np.stack([self.order(i) for i in range(at, after)], axis=1)
+            yield after, parallel.shard_rows(_own_rows(ids), self.mesh)
+
+    def __call__(self, current, argument):
+        return self.function(current, self.replicated, argument)
+
+    def lower(self, current, batch_size: int):
+        """Returns the compiled first step for another batch size; for the memory it would need."""
+        ids = jax.ShapeDtypeStruct((batch_size, self.chunk), jnp.int32)
+        return jax.jit(self.function).lower(current, self.replicated, ids).compile()
+
+
+def _own_rows(ids: np.ndarray) -> np.ndarray:
+    """Returns this process's part of a global batch; `shard_rows` puts the parts together in this order."""
+    return np.split(ids, jax.process_count())[jax.process_index()]
+
+
+class _Streamed:
+    """Steps over data that grain reads ahead on the host."""
+
+    def __init__(self, experiment: Experiment, mesh, resident: None):
+        self.experiment, self.mesh = experiment, mesh
+        self.key = parallel.replicate(jax.random.key(experiment.config["seed"]), mesh)
+        self.function = parallel.data_parallel(step.streamed(experiment.step), mesh, mode=experiment.config["parallel"])
+
+    def dispatches(self, start: int, stop: int):
+        """Yields (step after it, arguments) of each dispatch between two steps."""
+        from robustjax.data import stream
+
+        source, order = self.experiment.dataset.train, self.experiment.order
+        processes = {"process": jax.process_index(), "processes": jax.process_count()}
+        batches = stream.train_stream(source, order, start_step=start, num_steps=stop - start, **processes)
+        for after, batch in enumerate(batches, start + 1):
+            yield after, parallel.shard_rows(batch, self.mesh)
+
+    def __call__(self, current, argument):
+        return self.function(current, self.key, argument)
+
+    def lower(self, current, batch_size: int):
+        """Returns the compiled first step for another batch size; for the memory it would need."""
+        shape = self.experiment.dataset.image_shape
+        kinds = [((batch_size, *shape), jnp.uint8), ((batch_size,), jnp.int32), ((batch_size,), jnp.int32), ((batch_size,), bool)]
+        from robustjax.core.types import Batch
+
+        batch = Batch(*(jax.ShapeDtypeStruct(*kind) for kind in kinds))
+        return jax.jit(self.function).lower(current, self.key, batch).compile()

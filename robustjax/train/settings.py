@@ -1,0 +1,114 @@
+"""What a configuration may say: every key with its kind and range, checked before anything is built."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from robustjax.core import registry
+from robustjax.core.check import InputError
+
+
+class _Rule(NamedTuple):
+    kind: type | tuple[type, ...]
+    holds: Callable = lambda value: True
+    expected: str = ""
+
+
+_COUNT = _Rule(int, lambda n: n >= 1, "a whole number of at least 1")
+_NATURAL = _Rule(int, lambda n: n >= 0, "a whole number of at least 0")
+_NON_NEGATIVE = _Rule(float, lambda x: math.isfinite(x) and x >= 0, "a number of at least 0")
+_POSITIVE = _Rule(float, lambda x: math.isfinite(x) and x > 0, "a number above 0")
+_DECAY = _Rule(float, lambda x: 0 <= x < 1, "a number in [0, 1)")
+_NAME = _Rule(str, bool, "a name")
+_TEXT = _Rule(str)
+_SWITCH = _Rule(bool)
+_OPTIONS = _Rule(dict)
+
+
+def _one_of(*names: str) -> _Rule:
+    return _Rule(str, lambda name: name in names, f"one of {', '.join(names)}")
+
+
+RULES = {
+    "seed": _Rule(int, lambda n: 0 <= n < 2**32, "a whole number in [0, 2^32)"),
+    "epochs": _COUNT,
+    "batch_size": _COUNT,
+    "parallel": _one_of("shard_map", "pmap"),
+    "compute_dtype": _one_of("float32", "bfloat16"),
+    "steps_per_dispatch": _NATURAL,
+    "allow_slow": _SWITCH,
+    "quick": _SWITCH,
+    "data": {
+        "name": _NAME,
+        "dir": _TEXT,
+        "options": _OPTIONS,
+        "validation": _Rule(float, lambda x: 0 < x < 1, "a fraction of the training data, between 0 and 1"),
+        "split_seed": _NATURAL,
+        "limit_train": _NATURAL,
+        "limit_test": _NATURAL,
+        "stream": _one_of("auto", "always"),
+    },
+    "model": {"name": _NAME, "options": _OPTIONS},
+    "augment": _Rule((tuple, list), lambda names: all(isinstance(name, str) for name in names), "names of augmentations"),
+    "augment_options": _OPTIONS,
+    "method": _OPTIONS,
+    "loss": _NAME,
+    "optimizer": {
+        "name": _one_of("sgd", "adam"),
+        "lr": _POSITIVE,
+        "momentum": _DECAY,
+        "nesterov": _SWITCH,
+        "weight_decay": _NON_NEGATIVE,
+        "clip_norm": _NON_NEGATIVE,
+        "ema": _DECAY,
+    },
+    "schedule": {
+        "name": _one_of("cosine", "step", "constant"),
+        "warmup_epochs": _NON_NEGATIVE,
+        "boundaries": _Rule((tuple, list), lambda at: list(at) == sorted(at) and all(b > 0 for b in at), "epochs in rising order, above 0"),
+        "factor": _POSITIVE,
+    },
+    "validate_epochs": _COUNT,
+    "evaluation": {"batch_size": _COUNT, "benchmark": _NAME, "attacks": _OPTIONS},
+}
+
+
+def check(config: Mapping) -> dict:
+    """Checks every key of a configuration and returns it as a plain dict.
+
+    Args:
+        config: a mapping such as ml_collections.ConfigDict.to_dict() gives.
+
+    Raises:
+        InputError: for an unknown or missing key, a value of the wrong type or out of range.
+
+    >>> check({"seed": 0})
+    Traceback (most recent call last):
+    ...
+    robustjax.core.check.InputError: the configuration lacks the key 'epochs'.
+    """
+    return _check(config, RULES, "")
+
+
+def _check(values: Mapping, rules: dict, prefix: str) -> dict:
+    for key in values:
+        if key not in rules:
+            raise registry.unknown("configuration key", prefix + str(key), [prefix + known for known in rules])
+    for key in rules:
+        if key not in values:
+            raise InputError(f"the configuration lacks the key {prefix + key!r}.")
+    return {
+        key: _check(values[key], rule, f"{prefix}{key}.") if isinstance(rule, dict) else _value(values[key], rule, prefix + key)
+        for key, rule in rules.items()
+    }
+
+
+def _value(value, rule: _Rule, key: str):
+    if rule.kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    right_kind = isinstance(value, rule.kind) and (rule.kind is bool or not isinstance(value, bool))
+    if not right_kind or not rule.holds(value):
+        kinds = rule.kind if isinstance(rule.kind, tuple) else (rule.kind,)
+        expected = rule.expected or " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"config.{key} must be {expected}, got {value!r}.")
+    return value

@@ -1,0 +1,44 @@
+"""The training state: everything that a step changes, and nothing else."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+class Sums(NamedTuple):
+    """What is summed since the last line of the log, on the device, so that no step waits for the host."""
+
+    loss: Float[Array, ""]
+    correct: Float[Array, ""]
+    count: Float[Array, ""]
+    bad_step: Int[Array, ""]  # the first step whose loss was not finite, or -1
+
+
+class TrainState(NamedTuple):
+    """Parameters and what goes with them after `step` steps. `ema` holds averaged weights and statistics, or is empty."""
+
+    step: Int[Array, ""]
+    params: dict[str, Array]
+    batch_stats: dict[str, Array]
+    opt_state: optax.OptState
+    ema: dict[str, dict[str, Array]]
+    sums: Sums
+
+
+def zero_sums() -> Sums:
+    """Returns empty sums."""
+    return Sums(*(jnp.zeros((), jnp.float32) for _ in range(3)), bad_step=jnp.int32(-1))
+
+
+def create(params: dict, batch_stats: dict, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
+    """Returns the state before the first step."""
+    averaged = {"params": jax.tree.map(jnp.copy, params), "batch_stats": jax.tree.map(jnp.copy, batch_stats)} if ema else {}
+    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), averaged, zero_sums())
+
+
+def evaluated(state: TrainState) -> tuple[dict, dict]:
+    """Returns the (params, batch_stats) that validation and evaluation use: the averaged ones where there are any."""
+    return (state.ema["params"], state.ema["batch_stats"]) if state.ema else (state.params, state.batch_stats)
