@@ -1,0 +1,320 @@
+"""Any prepared TFDS set of images and labels, read through its random-access data source: without TensorFlow, never downloading.
+
+A set is a folder <dir>/<name>[/<config>]/<version> that describes itself, so the code that made it is not needed. Images are
+decoded with Pillow here and not by tfds, which takes OpenCV where that is installed: the pixels would depend on the machine.
+"""
+
+import difflib
+import functools
+import io
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from robustjax.core.check import InputError
+from robustjax.data.source import ArraySource, Dataset, Images, Labels, Source, check_indices, check_range
+
+RESIDENT_BYTES = 2 * 10**9
+CHUNK = 512  # records read together: array_record answers 512 at once ten times faster than one by one
+PROBE = 16  # examples of each split that are decoded when the set is opened
+
+
+class Known(NamedTuple):
+    """What a set's own metadata do not say."""
+
+    title: str
+    test: str = "test"
+    lossless: bool = True  # the originals are not JPEG, so JPEG images have been re-encoded
+
+
+KNOWN = {
+    "mnist": Known("MNIST"),
+    "cifar10": Known("CIFAR-10"),
+    "cifar100": Known("CIFAR-100"),
+    "svhn_cropped": Known("SVHN"),
+    "imagenet2012": Known("ImageNet", test="validation", lossless=False),
+}
+
+
+def prepared(name: str, /, *, dir: str = "", train: str = "train", test: str = "", resident_bytes: int = RESIDENT_BYTES) -> Dataset:
+    """Opens a prepared set.
+
+    Args:
+        name: '<set>', '<set>/<config>', either with ':<version>'; the newest version otherwise.
+        dir: folder of the prepared sets; if empty, what TFDS_DATA_DIR names, else ~/tensorflow_datasets.
+        train: training split, e.g. 'train', 'train+extra' or 'train[:10%]'.
+        test: test split; if empty 'test', or 'validation' where there is none (and for imagenet2012, whose test labels are secret).
+        resident_bytes: splits of at most so many bytes as uint8 are `resident`; larger ones are read example by example.
+
+    Raises:
+        InputError: for a set that is missing, not array_record, or not made of images of one size with labels.
+    """
+    import tensorflow_datasets as tfds  # inside, as it imports for a second
+
+    folder = find(name, dir)
+    try:
+        builder = tfds.builder_from_directory(folder)
+    except Exception as error:
+        raise InputError(f"the metadata of {folder} cannot be read ({_line(error)}); prepare the set again.") from error
+    features = builder.info.features
+    _check_format(builder, folder)
+    _check_features(tfds, features, folder)
+    known = KNOWN.get(builder.info.full_name.partition("/")[0]) if not builder.builder_config else None
+    known = known or Known(f"TFDS {builder.info.full_name}", lossless=False)
+    names = {"train": train, "test": test or (known.test if known.test in builder.info.splits else "validation")}
+    splits = {}
+    for role, split in names.items():
+        records = _open(tfds, builder, split, folder)
+        shape = splits["train"].shape if splits else features["image"].shape
+        splits[role] = TfdsSource(
+            records,
+            name=f"split {split!r} of {folder}",
+            shape=shape,
+            num_classes=features["label"].num_classes,
+            resident_bytes=resident_bytes,
+        )
+    re_encoded = known.lossless and any(source.is_jpeg() for source in splits.values())
+    return Dataset(
+        name,
+        known.title + (", JPEG re-encoded" if re_encoded else ""),
+        splits["train"],
+        splits["test"],
+        features["label"].num_classes,
+        splits["train"].shape,
+        tuple(features["label"].names),
+    )
+
+
+class TfdsSource(Source):
+    """A split on disk. `fetch` reads and decodes; `images` and `labels` of a resident one load it into memory once.
+
+    Args:
+        records: the split's serialised examples, with len() and __getitems__.
+        name: what the split is called in messages.
+        shape: (h, w, c) of the images; h and w may be None, then the first image decides.
+        num_classes: labels run from 0 to num_classes - 1.
+        resident_bytes: see `prepared`.
+
+    Raises:
+        InputError: if the first examples have no label, another size, or cannot be decoded.
+    """
+
+    def __init__(self, records: Sequence[bytes], *, name: str, shape: tuple, num_classes: int, resident_bytes: int):
+        self._records, self._name, self._num_classes = records, name, num_classes
+        if None in shape:
+            shape = (*self._decode(0, self._example(0), None).shape[:2], shape[2])
+        self.shape: tuple[int, int, int] = tuple(shape)
+        self._resident = len(records) * int(np.prod(shape)) <= resident_bytes
+        self._loaded: ArraySource | None = None
+        self.fetch(np.arange(min(PROBE, len(records))))
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def resident(self) -> bool:
+        return self._resident
+
+    @property
+    def images(self) -> Images:
+        if not self._resident:
+            raise InputError(
+                f"{self._name} has {len(self)} images of {self.shape}, too large for memory by resident_bytes; stream it, or raise resident_bytes."
+            )
+        return self._load().images
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        if self._resident:
+            return self._load().labels
+        return self._collect("labels", lambda ids: self._labels_of(ids, self._examples(ids)))
+
+    def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
+        if self._loaded is not None:
+            return self._loaded.fetch(indices)
+        indices = check_indices(indices, len(self), name=self._name)
+        examples = self._examples(indices)
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        for image, index, example in zip(images, indices.tolist(), examples, strict=True):
+            image[:] = self._decode(index, example, self.shape)
+        return images, self._labels_of(indices, examples)
+
+    def is_jpeg(self) -> bool:
+        """Whether the first image is stored as JPEG."""
+        return _encoded(self._example(0))[:2] == b"\xff\xd8"
+
+    def _load(self) -> ArraySource:
+        if self._loaded is None:
+            images = np.empty((len(self), *self.shape), np.uint8)
+
+            def read(ids: np.ndarray) -> np.ndarray:
+                images[ids], labels = self.fetch(ids)
+                return labels
+
+            labels = self._collect("images", read)
+            self._loaded = ArraySource(images, labels, name=self._name)
+        return self._loaded
+
+    def _collect(self, what: str, read: Any) -> Labels:
+        """Calls `read` on all ids, some at a time, under a progress bar on the terminal's error stream, and joins the results."""
+        from rich.console import Console
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        chunks = [np.arange(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
+        text = f"Reading {what} of {self._name}"
+        return np.concatenate([read(c) for c in track(chunks, text, console=console, transient=True, disable=not console.is_terminal)])
+
+    def _examples(self, indices: np.ndarray) -> list:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        try:
+            records = self._records.__getitems__([int(i) for i in indices]) if len(indices) else []
+            return [tf_example_pb2.Example.FromString(record) for record in records]
+        except Exception:
+            return [self._example(int(i)) for i in indices]  # one by one, to name the one that cannot be read
+
+    def _example(self, index: int) -> Any:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        try:
+            return tf_example_pb2.Example.FromString(self._records.__getitems__([index])[0])
+        except Exception as error:
+            raise InputError(f"example {index} of {self._name} cannot be read ({_line(error)}); copy or prepare the set again.") from error
+
+    def _labels_of(self, indices: np.ndarray, examples: list) -> Labels:
+        values = [example.features.feature["label"].int64_list.value for example in examples]
+        for index, value in zip(indices, values, strict=True):
+            if len(value) != 1:
+                raise InputError(f"example {index} of {self._name} has {len(value)} labels, one is needed.")
+        labels = np.array([value[0] for value in values], np.int64)
+        check_range(labels, ids=indices, name=self._name, num_classes=self._num_classes)
+        return labels.astype(np.int32)
+
+    def _decode(self, index: int, example: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
+        try:
+            image = decode(_encoded(example), channels=1 if shape and shape[2] == 1 else 3)
+        except Exception as error:
+            raise InputError(f"image {index} of {self._name} cannot be decoded: {_line(error)}.") from error
+        if shape and image.shape != shape:
+            raise InputError(
+                f"image {index} of {self._name} is {image.shape[0]}x{image.shape[1]}, others are {shape[0]}x{shape[1]}; "
+                "only sets whose images all have one size are supported."
+            )
+        return image
+
+
+def _encoded(example: Any) -> bytes:
+    values = example.features.feature["image"].bytes_list.value
+    if len(values) != 1:
+        raise ValueError(f"the example holds {len(values)} images")
+    return values[0]
+
+
+def decode(encoded: bytes, *, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes a JPEG, PNG or BMP image to 1 or 3 channels; grey is repeated where 3 are asked for.
+
+    Raises:
+        ValueError: for an image that is damaged, has an alpha channel or more than 8 bits, or is coloured where 1 channel is asked for.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP")) as image:
+        # CMYK and grey files are among ImageNet's JPEGs. Alpha and 16 bits have no agreed meaning as 8-bit colours.
+        usable = {1: ("L", "1"), 3: ("RGB", "L", "1", "P", "CMYK", "YCbCr")}[channels]
+        if image.mode not in usable or "transparency" in image.info:
+            raise ValueError(
+                f"its colours are {image.mode!r} in Pillow's terms, {channels} channel(s) of 8 bits without transparency are needed"
+            )
+        array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return array[..., None] if array.ndim == 2 else array
+
+
+def find(name: str, dir: str) -> Path:
+    """Returns the folder of a prepared set (see `prepared`), or says where it looked and how to get it."""
+    root, origin = _root(dir)
+    base, _, version = name.partition(":")
+    how = (
+        f"Prepare it where TensorFlow is installed: tfds build {base} --file_format=array_record --data_dir={root}; "
+        f"or name the folder that holds {base}/ by TFDS_DATA_DIR or --config.data.dir."
+    )
+    if not base:
+        raise InputError("'tfds:' must be followed by the name of a data set, e.g. 'tfds:fashion_mnist'.")
+    if not root.is_dir():
+        raise InputError(f"no data set {name!r}: there is no folder {root} ({origin}). {how}")
+    if not (root / base).is_dir():
+        first = base.partition("/")[0]
+        if root.name == first or (first in root.parts and (root / "dataset_info.json").is_file()):
+            above = Path(*root.parts[: root.parts.index(first)])
+            raise InputError(f"{root} ({origin}) is inside the data set {first!r}; name the folder above it, {above}.")
+        there = sorted(p.name for p in root.iterdir() if p.is_dir())
+        near = difflib.get_close_matches(base, there, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; it holds {', '.join(there) or 'no data set'}."
+        raise InputError(f"no data set {name!r} in {root} ({origin}){hint} {how}")
+    versions = _versions(root / base)
+    if not versions:
+        configs = sorted(p.name for p in (root / base).iterdir() if p.is_dir() and _versions(p))
+        if configs:
+            raise InputError(f"{base!r} in {root} ({origin}) has several kinds; name one: {', '.join(f'{base}/{c}' for c in configs)}.")
+        raise InputError(f"{root / base} ({origin}) holds no prepared version of the data set: no <version>/dataset_info.json in it. {how}")
+    if version and version not in versions:
+        raise InputError(f"no version {version!r} of {base!r} in {root} ({origin}); there are {', '.join(versions)}.")
+    return root / base / (version or versions[-1])
+
+
+def _root(dir: str) -> tuple[Path, str]:
+    from_environment = os.environ.get("TFDS_DATA_DIR", "")
+    origin = "option dir" if dir else "from TFDS_DATA_DIR" if from_environment else "the default, as neither dir nor TFDS_DATA_DIR is set"
+    if "://" in (dir or from_environment):
+        raise InputError(f"{dir or from_environment} ({origin}) is no local folder; copy the data set to one, or mount it there.")
+    return Path(dir or from_environment or "~/tensorflow_datasets").expanduser().absolute(), origin
+
+
+def _versions(folder: Path) -> list[str]:
+    found = [p.name for p in folder.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name) and (p / "dataset_info.json").is_file()]
+    return sorted(found, key=lambda v: [int(n) for n in v.split(".")])
+
+
+def _check_format(builder: Any, folder: Path) -> None:
+    formats = sorted(f.value for f in builder.info.available_file_formats())
+    if "array_record" not in formats:
+        raise InputError(
+            f"{folder} is prepared as {' and '.join(formats) or 'an unknown format'}, which cannot be read without TensorFlow; prepare it "
+            f"again into another folder: tfds build {builder.name} --file_format=array_record --data_dir=<other folder>."
+        )
+
+
+def _check_features(tfds: Any, features: Any, folder: Path) -> None:
+    named = dict(features.items()) if hasattr(features, "items") else {}
+    there = f"it has {', '.join(sorted(named)) or 'none by name'}"
+    image, label = named.get("image"), named.get("label")
+    if not isinstance(image, tfds.features.Image):
+        raise InputError(f"{folder} has no feature 'image' that is an image; {there}. Only sets of images with class labels can be used.")
+    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+        raise InputError(f"{folder} has no feature 'label' that is a class; {there}. Only sets of images with class labels can be used.")
+    if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[2] not in (1, 3):
+        raise InputError(f"{folder} has images of {image.np_dtype} {image.shape}; uint8 (h, w, 1) and (h, w, 3) are supported.")
+
+
+def _open(tfds: Any, builder: Any, split: str, folder: Path) -> Any:
+    """Returns the serialised examples of a split whose files are all there."""
+    try:
+        instructions = builder.info.splits[split].file_instructions
+    except Exception as error:
+        raise InputError(f"no split {split!r} in {folder}: {_line(error)}.") from error
+    if not instructions:
+        raise InputError(f"split {split!r} of {folder} is empty; at least one example is needed.")
+    records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record")
+    for instruction in builder.info.splits[split].file_instructions:
+        if not Path(instruction.filename).is_file():
+            raise InputError(f"{folder} is incomplete: {Path(instruction.filename).name} is missing; copy or prepare the set again.")
+    return records
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300].rstrip(".")
