@@ -29,12 +29,11 @@ def permutation(size: int, *, seed: int, purpose: tuple[int, ...]) -> Int32[np.n
     return np.argsort(words, kind="stable").astype(np.int32)
 
 
-def train_validation(labels: np.ndarray, *, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def train_validation(labels: np.ndarray | int, *, fraction: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Splits ids into a training and a validation part, uniformly at random ("20% of the training data"), not by class.
 
     Args:
-        labels: (n,) labels of the whole training split. Only their number matters, so np.empty(len(source)) does as well where
-            reading all labels is dear.
+        labels: (n,) labels of the whole training split, or n: only their number matters, and large sets are slow to list labels.
         fraction: part that goes to validation, in (0, 1); rounded to the nearest number of examples.
         seed: at least 0.
 
@@ -49,7 +48,7 @@ def train_validation(labels: np.ndarray, *, fraction: float = 0.2, seed: int = 0
     """
     if not 0 < fraction < 1:
         raise InputError(f"the validation fraction must lie between 0 and 1, both excluded, got {fraction}.")
-    size = len(labels)
+    size = int(labels) if isinstance(labels, (int, np.integer)) else len(labels)
     held_out = round(size * fraction)
     if not 0 < held_out < size:
         raise InputError(

@@ -27,12 +27,13 @@ def test_permutation_is_uniform():
 
 @pytest.mark.parametrize(("size", "fraction", "held_out"), [(50_000, 0.2, 10_000), (1437, 0.2, 287), (5, 0.4, 2), (3, 0.34, 1)])
 def test_train_validation_partitions(size, fraction, held_out):
-    # Kills: floor for round, parts that overlap or lose examples, unsorted ids, an ignored seed, validation and training swapped.
+    # Kills: floor for round, parts that overlap or lose examples, unsorted ids, an ignored seed, validation and training swapped,
+    # a size that gives another split than the labels.
     train, validation = data.train_validation(np.zeros(size, np.int32), fraction=fraction, seed=3)
     assert len(validation) == held_out and train.dtype == validation.dtype == np.int32
     np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(size))
     assert np.all(np.diff(train) > 0) and np.all(np.diff(validation) > 0)
-    again = data.train_validation(np.ones(size, np.int32), fraction=fraction, seed=3)[1]
+    again = data.train_validation(size, fraction=fraction, seed=3)[1]
     np.testing.assert_array_equal(validation, again)
     assert size < 9 or not np.array_equal(validation, data.train_validation(np.zeros(size), fraction=fraction, seed=4)[1])
 
