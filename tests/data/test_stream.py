@@ -99,10 +99,16 @@ def test_a_stream_reads_ahead_a_bounded_way_and_stops_when_closed():
 
 
 def test_an_error_in_a_thread_reaches_the_consumer(both):
-    # Kills: errors swallowed by the threads, or wrapped beyond recognition.
-    stream = data.eval_stream(both[0], np.array([5, 1000]), 2, threads=2, prefetch=2)
-    with pytest.raises(InputError, match="examples 0 to 999, but id 1000"):
+    # Kills: errors swallowed by the threads, or wrapped beyond recognition; threads that live on because the error's traceback
+    # keeps their reader alive.
+    before = set(threading.enumerate())
+    stream = data.eval_stream(both[0], np.array([5, 1000, *range(50)]), 2, threads=2, prefetch=2)
+    with pytest.raises(InputError, match="examples 0 to 999, but id 1000") as error:
         next(stream)
+    readers = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("grain-prefetch")]
+    for thread in readers:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in readers) and error.tb is not None
 
 
 @pytest.mark.parametrize(

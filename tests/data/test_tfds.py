@@ -73,7 +73,10 @@ def test_grey_coarse_labels_validation_and_extra(tmp_path, monkeypatch):
     assert cifar100.train.labels.tolist() == list(range(99, 79, -1)) and cifar100.num_classes == 100
 
     pictures = [example(encode(COLOUR[0], "JPEG"), 0), example(encode(GREY[0], "JPEG"), 999)]
-    writing.write(tmp_path, "imagenet2012", {"train": pictures, "validation": pictures}, shape=(None, None, 3), classes=1000)
+    secret = [example(encode(COLOUR[0]), -1)]
+    writing.write(
+        tmp_path, "imagenet2012", {"train": pictures, "validation": pictures, "test": secret}, shape=(None, None, 3), classes=1000
+    )
     imagenet = data.make("imagenet2012")
     assert imagenet.image_shape == (8, 8, 3) and imagenet.test.labels.tolist() == [0, 999] and imagenet.provenance == "ImageNet"
     assert np.ptp(imagenet.test.images[1].astype(int), axis=-1).max() == 0
