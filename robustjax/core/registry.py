@@ -27,7 +27,9 @@ def option_names(function: Callable) -> list[str]:
     >>> option_names(lambda x, *, tau, xi=0.3: x)
     ['tau', 'xi']
     """
-    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    # A class is asked for its __init__: the metaclass of nnx modules hides it behind (*args, **kwargs).
+    signature = inspect.signature(function.__init__ if isinstance(function, type) else function)
+    return [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
 def make(table: Mapping[str, Callable], name: str, *, kind: str = "name", **options: Any) -> Callable:

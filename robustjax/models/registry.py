@@ -1,0 +1,60 @@
+"""Names to networks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+from robustjax.core import registry
+from robustjax.models import layers, normalize
+from robustjax.models.mnist_cnn import MnistCNN
+from robustjax.models.resnet import ResNet
+from robustjax.models.small_cnn import SmallCNN
+from robustjax.models.wide_resnet import WideResNet
+
+TABLE = {
+    "mnist_cnn": MnistCNN,
+    "resnet18": ResNet,
+    "small_cnn": SmallCNN,
+    "wide_resnet": WideResNet,
+}
+
+
+def make(
+    name: str,
+    *,
+    num_classes: int,
+    image_shape: Sequence[int],
+    mean: normalize.Constant = 0.5,
+    std: normalize.Constant = 0.5,
+    seed: int = 0,
+    dtype: str = "float32",
+    **options: Any,
+) -> layers.Classifier:
+    """Makes a network, in evaluation mode, with its initial parameters.
+
+    Args:
+        name: 'small_cnn' (options width, convs), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks) or
+            'wide_resnet' (depth, width, dropout).
+        num_classes: at least 2.
+        image_shape: (height, width, channels) of the images it will be given.
+        mean: taken off the images first, in units of [0, 1] pixels: one number, or one a channel.
+        std: divides them then. The defaults bring [0, 1] to [-1, 1], as in AugMix's released code.
+        seed: the initial parameters depend on it, on the name, the sizes and the options, and on nothing else.
+        dtype: 'float32', or 'bfloat16' for what convolutions compute in; parameters, statistics and logits stay float32.
+        **options: of the network.
+
+    Raises:
+        InputError: for an unknown name or option, with the nearest known one; for values that no network can be made with.
+
+    >>> make("small_cnn", num_classes=10, image_shape=(16, 16, 1), width=4)(jax.numpy.zeros((2, 16, 16, 1))).shape
+    (2, 10)
+    """
+    build = registry.make(TABLE, name, kind="model", **options)
+    spec = layers.make_spec(name, num_classes=num_classes, image_shape=image_shape, mean=mean, std=std, dtype=dtype)
+    # The kind of key is named: a process-wide default of another kind would give other parameters.
+    model = build(spec, nnx.Rngs(params=jax.random.key(seed, impl="threefry2x32")))
+    # NNX layers start in training mode, where calling the network would move its statistics.
+    model.eval()
+    return model

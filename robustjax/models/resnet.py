@@ -1,0 +1,70 @@
+"""Residual networks of basic blocks: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016."""
+
+from collections.abc import Sequence
+
+from flax import nnx
+from jaxtyping import Array
+
+from robustjax.core.check import InputError
+from robustjax.core.types import Keys
+from robustjax.models import initial, layers
+
+
+class BasicBlock(nnx.Module):
+    """relu(x + bn(conv(relu(bn(conv(x)))))), with a 1x1 convolution and batch norm on the shortcut where shapes differ."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, spec: layers.Spec, rngs: nnx.Rngs):
+        self.conv1 = layers.conv(inputs, outputs, 3, stride=stride, spec=spec, rngs=rngs)
+        self.bn1 = layers.BatchNorm(outputs, rngs=rngs)
+        self.conv2 = layers.conv(outputs, outputs, 3, spec=spec, rngs=rngs)
+        self.bn2 = layers.BatchNorm(outputs, rngs=rngs)
+        self.projects = inputs != outputs or stride != 1
+        if self.projects:
+            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
+            self.shortcut_bn = layers.BatchNorm(outputs, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
+        out = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
+        return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
+
+
+class ResNet(layers.Classifier):
+    """A residual network; blocks=(2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) is ResNet-34.
+
+    The ImageNet stem is torchvision's (7x7 convolution and 3x3 max pooling, both of stride 2), the CIFAR stem one 3x3 convolution.
+    ResNet-18 for 10 classes has 11,173,962 parameters with the CIFAR stem and 11,181,642 with the ImageNet stem. It starts as
+    torchvision's: convolutions He normal (fan_out), batch norm 1 and 0, head torch's default with its random bias.
+    """
+
+    def __init__(self, spec: layers.Spec, rngs: nnx.Rngs, *, stem: str = "cifar", width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)):
+        if stem not in ("cifar", "imagenet"):
+            raise InputError(f"stem must be 'cifar' or 'imagenet', got {stem!r}.")
+        if width < 1 or not blocks or min(blocks) < 1:
+            raise InputError(f"a residual network needs a width and blocks of at least 1, got width={width}, blocks={tuple(blocks)}.")
+        self.stem = stem
+        super().__init__(spec, smallest=2 ** (len(blocks) - 1) * (4 if stem == "imagenet" else 1))
+        size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = layers.conv(spec.image_shape[2], width, size, stride=stride, spec=spec, rngs=rngs)
+        self.bn1 = layers.BatchNorm(width, rngs=rngs)
+        self.blocks, channels, ends = nnx.List([]), width, []
+        for stage, count in enumerate(blocks):
+            for i in range(count):
+                outputs = width * 2**stage
+                self.blocks.append(BasicBlock(channels, outputs, 2 if stage and not i else 1, spec=spec, rngs=rngs))
+                channels = outputs
+            ends.append(len(self.blocks) - 1)
+        self.ends = tuple(ends)
+        self.head = layers.linear(channels, spec.num_classes, rngs=rngs, bias_init=initial.uniform(channels**-0.5))
+
+    def trunk(self, x: Array, keys: Keys | None) -> tuple[Array, tuple[Array, ...]]:
+        """See `Classifier.trunk`; blocks are the outputs of the stages, four in ResNet-18."""
+        x = nnx.relu(self.bn1(self.conv1(x)))
+        if self.stem == "imagenet":
+            x = layers.max_pool(x, size=3, stride=2, padding=1)
+        maps = []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in self.ends:
+                maps.append(x)
+        return layers.global_pool(x), tuple(maps)
