@@ -1,5 +1,6 @@
 """Prepared TFDS sets: what is read is what was written, and every way a folder can be wrong is said in one line."""
 
+import io
 import json
 import re
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from robustjax import data
 from robustjax.core import InputError
@@ -144,6 +146,12 @@ def other(label=None, **image):
     return {"image": tfds.features.Image(**image), "label": label or tfds.features.ClassLabel(num_classes=10)}
 
 
+def see_through():
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR[0]).quantize(4).save(buffer, format="PNG", transparency=0)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -162,6 +170,7 @@ def other(label=None, **image):
         ({"shape": (None, None, 3), "train": [example(encode(images(1, (9, 8, 3))[0]), 1)]}, "image 0 of .* is 8x8, others are 9x8"),
         ({"test": [example(encode(images(1, (8, 8, 4))[0]), 1)]}, "cannot be decoded: its colours are 'RGBA'.*3 channel.*transparency"),
         ({"test": [example(encode(images(1, (8, 8, 2))[0]), 1)]}, "cannot be decoded: its colours are 'LA'"),
+        ({"test": [example(see_through(), 1)]}, "cannot be decoded: its colours are 'P'"),
         ({"shape": (8, 8, 1)}, "cannot be decoded: its colours are 'RGB' in Pillow's terms, 1 channel"),
     ],
 )
