@@ -25,7 +25,7 @@ class Net(nnx.Module):
     """Convolution, batch norm, relu, mean, linear head."""
 
     def __init__(self, rngs):
-        self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+        self.conv = nnx.Conv(1, 4, (3, 3), use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(4, rngs=rngs)
         self.head = nnx.Linear(4, 3, rngs=rngs)
 
