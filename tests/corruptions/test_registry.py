@@ -1,0 +1,107 @@
+"""What the doors refuse, what they warn of, and what a severity may be."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import corruptions
+from robustjax.core import InputError, example_keys
+
+GOOD = {"name": "gaussian_noise", "severity": 3}
+
+
+def keys(n=2):
+    return example_keys(jax.random.key(0), jnp.arange(n))
+
+
+def images(*shape, fill=0.5, dtype=np.float32):
+    return np.full(shape or (2, 32, 32, 3), fill, dtype)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"name": "gausian_noise"}, "did you mean 'gaussian_noise'"),
+        ({"benchmark": "cifar10_c"}, "unknown benchmark 'cifar10_c'; did you mean 'cifar_c'"),
+        ({"severity": None}, "severity of 'gaussian_noise' must be an integer from 1 to 5, got None"),
+        ({"severity": 0}, "must be from 1 to 5, got 0"),
+        ({"severity": 6}, "must be from 1 to 5, got 6"),
+        ({"severity": np.int64(6)}, "must be from 1 to 5, got 6"),
+        ({"severity": 2.0}, "must be an integer from 1 to 5, got 2.0"),
+        ({"severity": True}, "must be an integer from 1 to 5, got True"),
+        ({"severity": np.array([1, 2])}, "must be an integer from 1 to 5"),
+        ({"std": 0.1}, "unknown option of the corruption 'gaussian_noise': 'std'"),
+        ({"images": images(32, 32, 3)}, "unbatched"),
+        ({"images": images(fill=128, dtype=np.uint8)}, "divide by 255"),
+        ({"images": images(fill=-1.5)}, "must lie in"),
+        ({"images": images(fill=np.nan)}, "NaN"),
+        ({"images": images(2, 15, 32, 3)}, "at least 16x16 pixels to be corrupted, got 15x32"),
+        ({"images": images(2, 32, 32, 2), "name": "brightness"}, "1 or 3 channels, got 2"),
+        ({"keys": keys(3)}, r"must have shape \(2,\)"),
+        ({"keys": jax.random.key(0)}, "single key"),
+        ({"keys": None}, "keys must be typed PRNG keys, got NoneType"),
+    ],
+)
+def test_bad_input_gets_one_line(change, message):
+    # Kills: each check removed, one by one; messages of many lines.
+    arguments = {"keys": keys(), "images": images(), **GOOD, **change}
+    with pytest.raises(InputError, match=message) as error:
+        corruptions.corrupt(arguments.pop("keys"), arguments.pop("images"), **arguments)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, draws, message",
+    [
+        ("gaussian_noise", {"counts": images()}, r"draws must hold 'normal' of shape \(2, 32, 32, 3\)"),
+        ("gaussian_noise", {"normal": images(1, 32, 32, 3)}, "draws must hold 'normal' of shape"),
+        ("impulse_noise", {"hit": images()}, "'hit' and 'salt'"),
+        ("shot_noise", None, "draws must hold 'normal'"),
+        ("contrast", {"normal": images()}, "'contrast' is not random"),
+    ],
+)
+def test_draws_that_do_not_fit(name, draws, message):
+    # Kills: draws of one image broadcast over the batch; draws of another corruption; draws that are ignored in silence.
+    with pytest.raises(InputError, match=message):
+        corruptions.apply(images(), draws, name=name, severity=1)
+
+
+def test_draw_wants_a_shape_of_images():
+    # Kills: a shape without batch axis, whose rows would be taken for images.
+    with pytest.raises(InputError, match=r"shape must be \(b, h, w, c\)"):
+        corruptions.draw(keys(32), (32, 32, 3), **GOOD)
+
+
+def test_warns_only_where_another_benchmark_fits_better():
+    # Kills: a warning for every size but 32; none at all; one for the benchmark that is already the nearest.
+    for size, benchmark, nearer in ((64, "cifar_c", "tiny_imagenet_c"), (224, "cifar_c", "imagenet_c"), (32, "imagenet_c", "cifar_c")):
+        with pytest.warns(UserWarning, match=f"{nearer} .* is nearer"):
+            corruptions.apply(images(1, size, size, 1), None, name="contrast", severity=1, benchmark=benchmark)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for size, benchmark in ((16, "cifar_c"), (28, "cifar_c"), (64, "tiny_imagenet_c"), (96, "tiny_imagenet_c"), (299, "imagenet_c")):
+            corruptions.apply(images(1, size, size, 1), None, name="contrast", severity=1, benchmark=benchmark)
+
+
+def test_traced_severity_is_clipped():
+    # Kills: severity 0 that wraps around to 5.
+    at = jax.jit(lambda severity: corruptions.apply(_ramp(), None, name="contrast", severity=severity))
+    for traced, plain in ((-3, 1), (0, 1), (1, 1), (4, 4), (9, 5)):
+        expected = corruptions.apply(_ramp(), None, name="contrast", severity=plain)
+        np.testing.assert_array_equal(at(jnp.asarray(traced)), expected)
+
+
+def _ramp():
+    return jnp.broadcast_to(jnp.linspace(0, 1, 32)[None, :, None, None], (1, 32, 32, 3))
+
+
+def test_names_are_those_of_the_constants():
+    # Kills: an entry without constants or constants without an entry, in any benchmark.
+    from robustjax.corruptions.registry import TABLE
+
+    for benchmark, names in corruptions.NAMES.items():
+        assert set(names) <= set(TABLE), benchmark
+    assert set().union(*corruptions.NAMES.values()) == set(TABLE)

@@ -1,0 +1,34 @@
+"""Filters against SciPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from robustjax.core import InputError
+from robustjax.imaging import correlate, gaussian_taps
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_correlate_is_scipys_with_mirrored_borders(size):
+    # Kills: a flipped or transposed kernel; an edge that is repeated; channels or images that mix; height taken for width.
+    rng = np.random.default_rng(0)
+    images, kernel = rng.random((2, 9, 12, 3)), rng.random((size, size))
+    with jax.enable_x64(True):
+        got = jax.jit(correlate)(jnp.asarray(images), jnp.asarray(kernel))
+    expected = scipy.ndimage.correlate(images, kernel[None, :, :, None], mode="mirror")
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+def test_correlate_refuses_what_it_cannot_mirror():
+    # Kills: a silent shift by half a pixel; a border that reads beyond the mirror image.
+    for size in (2, 9):
+        with pytest.raises(InputError, match="odd size with size // 2 below 4"):
+            correlate(jnp.zeros((1, 4, 8, 1)), jnp.ones((size, size)))
+
+
+def test_gaussian_taps():
+    # Kills: variance for standard deviation; taps that do not sum to 1.
+    taps = gaussian_taps(9, 1.0)
+    np.testing.assert_allclose(taps, scipy.ndimage.gaussian_filter1d(np.eye(9)[4], 1.0, radius=4), rtol=1e-12)
