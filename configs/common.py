@@ -28,7 +28,7 @@ def base() -> ml_collections.ConfigDict:
     config.allow_slow = False  # go on without an accelerator even if it would take days
     config.quick = False
 
-    # limit_train and limit_test: use only that many examples (0: all). stream: 'auto' keeps what fits on the device.
+    # limit_train (validation included) and limit_test: use only that many examples (0: all). stream: 'auto' keeps what fits on the device.
     config.data = ml_collections.ConfigDict(
         {
             "name": "digits",

@@ -6,7 +6,7 @@ from jaxtyping import Int32
 from robustjax.core.check import InputError
 
 # What a permutation is for is part of its seed, so that the split of seed 0 says nothing about the epochs of seed 0.
-VALIDATION, EPOCH, DIGITS = 1, 2, 3
+VALIDATION, EPOCH, DIGITS, SUBSET = 1, 2, 3, 4
 
 
 def permutation(size: int, *, seed: int, purpose: tuple[int, ...]) -> Int32[np.ndarray, " n"]:
@@ -57,3 +57,14 @@ def train_validation(labels: np.ndarray | int, *, fraction: float = 0.2, seed: i
         )
     order = permutation(size, seed=seed, purpose=(VALIDATION,))
     return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def subset(size: int, limit: int) -> Int32[np.ndarray, " m"]:
+    """Returns the sorted ids of at most `limit` of `size` examples, the same for everyone; all of them for a limit of 0.
+
+    They are drawn at random and are not the first ones: a set may be sorted by class.
+
+    >>> subset(5, 0).tolist(), len(subset(100, 7))
+    ([0, 1, 2, 3, 4], 7)
+    """
+    return np.sort(permutation(size, seed=0, purpose=(SUBSET,))[: limit or size])

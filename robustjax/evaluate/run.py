@@ -18,7 +18,7 @@ import robustjax
 from robustjax import attacks, corruptions, metrics
 from robustjax.core import ThreatModel, check, example_keys
 from robustjax.core.check import InputError
-from robustjax.data import batches
+from robustjax.data import batches, splits
 from robustjax.evaluate import suites
 from robustjax.evaluate.load import Loaded, load, test_data
 from robustjax.io import log, results
@@ -83,7 +83,7 @@ def evaluate(
     config = loaded.meta["config"]
     items = suites.items(suite, config)
     source = test_data(loaded.meta, dir=data_dir).test
-    ids = _test_ids(len(source), limit or config["data"]["limit_test"])
+    ids = splits.subset(len(source), limit or config["data"]["limit_test"])
     found, parts = [], None
     with log.progress("evaluating", len(items), quiet=quiet) as show:
         for done, item in enumerate(items, 1):
@@ -100,13 +100,6 @@ def evaluate(
             found.append(stored)
             show(done, item.name)
     return found
-
-
-def _test_ids(n: int, limit: int) -> np.ndarray:
-    if not limit or limit >= n:
-        return np.arange(n)
-    # A seeded choice, not the first ones: a set may be sorted by class.
-    return np.sort(np.random.Generator(np.random.Philox(0)).permutation(n)[:limit])
 
 
 def _identity(loaded: Loaded, item: suites.Item, n: int) -> dict:

@@ -95,13 +95,9 @@ def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
 
 def _split(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]:
     wanted = config["data"]
-    train_ids, validation_ids = splits.train_validation(dataset.train.labels, fraction=wanted["validation"], seed=wanted["split_seed"])
-    limit = wanted["limit_train"]
-    if limit:
-        # A seeded choice, not the first ones: a set may be sorted by class.
-        chosen = np.random.Generator(np.random.Philox(wanted["split_seed"])).permutation(len(train_ids))[:limit]
-        train_ids = np.sort(train_ids[chosen])
-    return train_ids, validation_ids
+    ids = splits.subset(len(dataset.train), wanted["limit_train"])
+    train, validation = splits.train_validation(len(ids), fraction=wanted["validation"], seed=wanted["split_seed"])
+    return ids[train], ids[validation]
 
 
 def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:

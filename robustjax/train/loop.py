@@ -184,7 +184,7 @@ class _Resident:
         for at in range(start, stop, self.chunk):
             after = min(at + self.chunk, stop)
             ids = np.stack([self.order(i) for i in range(at, after)], axis=1)
-            yield after, parallel.shard_rows(_own_rows(ids), self.mesh)
+            yield after, parallel.shard_rows(parallel.own_rows(ids), self.mesh)
 
     def __call__(self, current, argument):
         return self.function(current, self.replicated, argument)
@@ -193,11 +193,6 @@ class _Resident:
         """Returns the compiled first step for another batch size; for the memory it would need."""
         ids = jax.ShapeDtypeStruct((batch_size, self.chunk), jnp.int32)
         return jax.jit(self.function).lower(current, self.replicated, ids).compile()
-
-
-def _own_rows(ids: np.ndarray) -> np.ndarray:
-    """Returns this process's part of a global batch; `shard_rows` puts the parts together in this order."""
-    return np.split(ids, jax.process_count())[jax.process_index()]
 
 
 class _Streamed:

@@ -42,12 +42,13 @@ def make_validator(
 
     def results(params, batch_stats) -> Iterator[tuple[Array, Array]]:
         if resident is None:
-            for batch in stream.eval_stream(source, ids, batch_size):
+            processes = {"process": jax.process_index(), "processes": jax.process_count()}
+            for batch in stream.eval_stream(source, ids, batch_size, **processes):
                 placed: Batch = parallel.shard_rows(batch, mesh)
                 yield sums(params, batch_stats, placed.images, placed.labels, placed.mask)
             return
         for chosen, mask in batches.padded(ids, batch_size):
-            yield gathered(params, batch_stats, resident, *parallel.shard_rows((chosen, mask), mesh))
+            yield gathered(params, batch_stats, resident, *parallel.shard_rows(parallel.own_rows((chosen, mask)), mesh))
 
     def validate(params: dict, batch_stats: dict) -> tuple[float, float]:
         correct = loss = 0.0

@@ -1,0 +1,43 @@
+"""The log is cut back to the restored step; a workdir has one run at a time."""
+
+import subprocess
+import sys
+
+import pytest
+
+from robustjax.core.check import InputError
+from robustjax.io import log
+
+
+def test_lines_behind_the_restored_step_are_cut(tmp_path):
+    # Kills: appending to whatever is there; cutting the restored step's own line.
+    path = tmp_path / "log.jsonl"
+    lines = log.JsonLines(path, keep_to=0)
+    for step in (1, 2, 3):
+        lines.write({"step": step})
+    lines.close()
+    with open(path, "a") as file:
+        file.write('{"step": 4, "lo')  # a kill in the middle of a line
+    lines = log.JsonLines(path, keep_to=2)
+    lines.write({"step": 3, "again": True})
+    lines.close()
+    assert log.read_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
+
+
+def test_second_run_in_a_workdir_is_refused_and_a_killed_one_is_forgotten(tmp_path):
+    # Kills: no lock; a lock file that outlives its process. Another process holds the lock, then dies by kill -9.
+    code = f"import time, robustjax.io.log as log\nwith log.lock({str(tmp_path)!r}):\n    print('held', flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"another run \\(process {other.pid}\\) is using the workdir"), log.lock(tmp_path):
+            pass
+        other.kill()
+        other.wait()
+    with log.lock(tmp_path):
+        pass
+
+
+def test_unwritable_workdir_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write the workdir"), log.lock(tmp_path / "file" / "run"):
+        pass

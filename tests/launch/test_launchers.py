@@ -1,0 +1,45 @@
+"""The launchers as a user meets them: what they print, and one line for what is wrong."""
+
+import re
+
+import pytest
+
+from tests.launch import commands
+
+DIGITS = "--config=configs/spider/digits.py:quick"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "arguments", "message"),
+    [
+        ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tua=4"], "tua"),
+        ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tau=large"], "tau"),
+        ("train", ["--config=configs/spider/digits.py:qick", "--workdir={tmp}"], "unknown option 'qick'"),
+        ("train", ["--config=configs/spider/digit.py", "--workdir={tmp}"], "digit.py"),
+        (
+            "train",
+            ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.optimizer.lr=0"],
+            "config.optimizer.lr must be a number above 0",
+        ),
+        ("train", ["--config=configs/spider/cifar10.py", "--workdir={tmp}", "--config.data.dir={tmp}/none"], "{tmp}/none"),
+        ("train", ["--config=configs/spider/digits.py"], "workdir"),
+        ("evaluate", ["--workdir={tmp}"], "Train first"),
+    ],
+)
+def test_what_is_wrong_is_one_line(launcher, arguments, message, tmp_path):
+    # Kills: tracebacks; exit status 0.
+    done = commands.run(launcher, *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr and message.format(tmp=tmp_path) in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_train_then_evaluate_prints_the_table(tmp_path):
+    trained = commands.run("train", DIGITS, f"--workdir={tmp_path}", "--config.data.limit_test=48")
+    assert trained.returncode == 0, trained.stderr
+    assert re.search(r"best validation accuracy \d+\.\d+ % at step \d+", trained.stdout) and "quick, not comparable" in trained.stderr
+    done = commands.run("evaluate", f"--workdir={tmp_path}", "--suite=attacks")
+    assert done.returncode == 0, done.stderr
+    assert "quick, not comparable" in done.stdout and "| SPIDER (tau 8, xi 0.3) |" in done.stdout
+    for kind in ("md", "json", "png"):
+        assert (tmp_path / f"report.{kind}").exists()

@@ -1,0 +1,64 @@
+"""From configurations to experiments: derived values, refusals, and the quick form."""
+
+import numpy as np
+import pytest
+
+from robustjax.core.check import InputError
+from robustjax.train import build
+from tests import tiny
+
+
+def test_derived_values():
+    made = build.build(tiny.config())
+    assert made.total_steps == 2 * (64 // 16)  # 80 examples, a fifth of them for validation
+    assert len(made.train_ids) == 64 and len(made.validation_ids) == 16
+    assert not set(made.train_ids) & set(made.validation_ids)
+    images = made.dataset.train.images[made.train_ids] / 255
+    np.testing.assert_allclose(made.model["mean"], images.mean((0, 1, 2)), atol=1e-4)
+    np.testing.assert_allclose(made.model["std"], images.std((0, 1, 2)), atol=1e-4)
+
+
+def test_moments_are_of_the_training_part_only():
+    # Kills: statistics that have seen the validation images. Another split, other moments.
+    a, b = (build.build(tiny.config(data__split_seed=seed)).model["mean"] for seed in (0, 1))
+    assert a != b
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": {"name": "spyder"}}, "unknown augmentation 'spyder'; did you mean 'spider'"),
+        ({"method": {"name": "spider", "tau": 1.0, "xy": 0.1}}, "unknown option of the augmentation 'spider': 'xy'; did you mean 'xi'"),
+        ({"method": {"tau": 1.0}}, "config.method lacks its name"),
+        ({"augment_options": {"flip": {}}}, "names 'flip', which is not among"),
+        ({"model__name": "resnet_18"}, "unknown model 'resnet_18'; did you mean 'resnet18'"),
+        ({"model__options": {"widht": 4}}, "unknown option of the model 'small_cnn': 'widht'; did you mean 'width'"),
+        ({"model__name": "mnist_cnn", "model__options": {}, "data__options": {"size": 8}}, "8"),
+        ({"data__name": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
+        ({"batch_size": 65}, "a batch of 65 is larger than the training split of 64"),
+        ({"loss": "cross_entopy"}, "unknown loss 'cross_entopy'; did you mean 'cross_entropy'"),
+        ({"data__validation": 0.001}, "neither part may be empty"),
+        ({"method": {"name": "spider", "tau": -1.0, "xi": 0.1}}, "tau"),
+        ({"method": {"name": "spider", "tau": 1.0, "xi": 0.9}}, "xi"),
+        ({"method": {"name": "esp", "epsilon": 1.0, "tau": 2.0, "xi": 0.1}}, "tau"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build.build(tiny.config(**change))
+    assert "\n" not in str(caught.value)
+
+
+def test_quick_form_goes_on_with_digits_where_its_data_are_absent(tmp_path):
+    # Kills: mirrored digits; a silent change of data.
+    config = tiny.config(
+        quick=True, data__name="cifar10", data__dir=str(tmp_path), data__options={}, augment=("crop_flip",), augment_options={}
+    )
+    made = build.build(config)
+    assert made.dataset.name == "digits" and made.dataset.image_shape == (32, 32, 1) and made.config["augment"] == ("crop",)
+    assert made.notes[0] == "quick, not comparable" and "in place of cifar10" in made.notes[1]
+
+
+def test_absent_data_are_refused_otherwise(tmp_path):
+    with pytest.raises(InputError, match=str(tmp_path)):
+        build.build(tiny.config(data__name="cifar10", data__dir=str(tmp_path), data__options={}))

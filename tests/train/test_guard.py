@@ -1,0 +1,49 @@
+"""What stops a run before it wastes days, memory or numbers."""
+
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from robustjax.core.check import InputError
+from robustjax.train import guard, loop
+from tests import tiny
+
+
+def test_days_on_a_cpu_are_refused_with_the_time():
+    with pytest.raises(InputError, match=r"about 11\.6 days on this CPU \(10 s a step, 100,000 steps\).*:quick.*allow_slow=True"):
+        guard._refuse_days(10.0, 100_000, allow=False)
+    guard._refuse_days(10.0, 100_000, allow=True)
+    guard._refuse_days(0.1, 100_000, allow=False)
+
+
+def test_fitting_batch_is_the_largest_halving_that_fits():
+    # Kills: stopping at the first halving; forgetting the device count; counting donated memory twice.
+    def compiled(size):
+        sizes = dict(temp_size_in_bytes=100 * size, argument_size_in_bytes=50, output_size_in_bytes=40, alias_size_in_bytes=40)
+        return SimpleNamespace(memory_analysis=lambda: SimpleNamespace(**sizes))
+
+    assert guard.fitting_batch(compiled, 256, 4000) == 32
+    assert guard.fitting_batch(compiled, 100, 4000, multiple=8) == 24
+    assert guard.fitting_batch(compiled, 256, 10) == 0
+
+
+def test_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch):
+    # The first step says RESOURCE_EXHAUSTED, as XLA does; the memory that each batch needs is read from compiled steps for real.
+    def exhausted(self, current, argument):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1234 bytes.")
+
+    monkeypatch.setattr(loop._Resident, "__call__", exhausted)
+    monkeypatch.setattr(guard, "memory_limit", lambda: 10**12)
+    with pytest.raises(InputError, match=r"out of memory with config\.batch_size=16: --config\.batch_size=8 would fit"):
+        loop.train(tiny.config(), tmp_path / "a", quiet=True)
+    monkeypatch.setattr(guard, "memory_limit", lambda: 1)
+    with pytest.raises(InputError, match="no batch size would fit"):
+        loop.train(tiny.config(), tmp_path / "b", quiet=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
+    # Kills: training on, or saving broken weights. The first epoch is saved; then the rate overflows the weights.
+    config = tiny.config(optimizer__lr=1e38, optimizer__momentum=0.0, epochs=1, schedule__name="constant")
+    with jax.debug_nans(False), pytest.raises(InputError, match=r"not finite at step \d+; there is no checkpoint yet\. Lower config"):
+        loop.train(config, tmp_path, quiet=True)

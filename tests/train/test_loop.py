@@ -1,0 +1,95 @@
+"""A run in its workdir: log, checkpoints, resuming in one process, refusals. Killing for real is in tests/launch/test_kill.py."""
+
+import jax
+import numpy as np
+import pytest
+
+from robustjax.core.check import InputError
+from robustjax.io import log
+from robustjax.io.checkpoint import Checkpoints
+from robustjax.train import guard, loop
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("finished")
+    return workdir, loop.train(tiny.config(epochs=3), workdir, quiet=True)
+
+
+def final(workdir, step):
+    return Checkpoints(workdir, read_only=True).restore(step)[0]
+
+
+def records(workdir):
+    return [{k: v for k, v in record.items() if k != "time"} for record in log.read_lines(workdir / "log.jsonl")]
+
+
+def test_log_and_summary_tell_of_every_epoch(finished):
+    workdir, summary = finished
+    found = records(workdir)
+    assert [record["step"] for record in found] == [4, 8, 12] and summary.step == 12
+    best = max(found, key=lambda record: (record["validation_accuracy"], record["step"]))
+    assert (summary.best_step, summary.validation_accuracy) == (best["step"], best["validation_accuracy"])
+    assert found[-1]["train_loss"] < found[0]["train_loss"]
+
+
+def test_a_finished_run_is_left_alone(finished):
+    workdir, summary = finished
+    before = (workdir / "log.jsonl").read_bytes(), (workdir / "training.json").read_bytes()
+    again = loop.train(tiny.config(epochs=3), workdir, quiet=True)
+    assert again[:3] == summary[:3] and before == ((workdir / "log.jsonl").read_bytes(), (workdir / "training.json").read_bytes())
+
+
+def test_resumed_run_is_the_unbroken_run(finished, tmp_path, monkeypatch):
+    # Kills: keys or an order that start anew, lost momentum, sums that carry over. It stops by an error inside the second epoch.
+    look, calls = guard.Watch._look, []
+
+    def stop(self, after, marker):
+        calls.append(after)
+        if after == 6:
+            raise KeyboardInterrupt
+        look(self, after, marker)
+
+    monkeypatch.setattr(guard.Watch, "_look", stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    monkeypatch.undo()
+    loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path, 12), final(finished[0], 12))
+    assert records(tmp_path) == records(finished[0])
+
+
+def test_damaged_checkpoint_falls_back_and_says_so(finished, tmp_path, capsys):
+    # Kills: starting anew, or going on with zeros.
+    loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    for file in (tmp_path / "checkpoints" / "12" / "state").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[:100])
+    loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    said = capsys.readouterr().err
+    assert "checkpoint 12" in said and "trying the one before" in said and "going on from step 8" in said
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path, 12), final(finished[0], 12))
+
+
+def test_another_configuration_is_refused_with_the_difference(finished):
+    workdir, _ = finished
+    with pytest.raises(InputError, match=r"another configuration \(-\"lr\": 0\.1, \+\"lr\": 0\.2\); choose another --workdir"):
+        loop.train(tiny.config(epochs=3, optimizer__lr=0.2), workdir, quiet=True)
+
+
+def test_data_may_move(finished):
+    # Kills: a comparison that includes where the data lie.
+    workdir, summary = finished
+    assert loop.train(tiny.config(epochs=3, data__dir="elsewhere", allow_slow=True), workdir, quiet=True)[:3] == summary[:3]
+
+
+def test_pmap_and_streams_train_the_same_network(finished, tmp_path):
+    # Kills: a second loop with its own habits.
+    for name, change in (("pmap", {"parallel": "pmap"}), ("stream", {"data__stream": "always"})):
+        loop.train(tiny.config(epochs=3, **change), tmp_path / name, quiet=True)
+        jax.tree.map(np.testing.assert_array_equal, final(tmp_path / name, 12)["params"], final(finished[0], 12)["params"])
+
+
+def test_batch_that_does_not_split_over_devices_is_refused(tmp_path):
+    with pytest.raises(InputError, match="a batch of 12 does not split over 8 devices; nearest that does: 8 or 16"):
+        loop.train(tiny.config(batch_size=12), tmp_path, quiet=True)

@@ -1,0 +1,36 @@
+"""Every wrong value of a configuration is refused before anything is built, in one line."""
+
+import pytest
+
+from robustjax.core.check import InputError
+from robustjax.train import settings
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer__lr": 0.0}, r"config\.optimizer\.lr must be a number above 0, got 0\.0"),
+        ({"optimizer__lr": float("nan")}, r"config\.optimizer\.lr must be a number above 0, got nan"),
+        ({"optimizer__lr": "0.1"}, r"config\.optimizer\.lr must be a number above 0, got '0\.1'"),
+        ({"epochs": -1}, r"config\.epochs must be a whole number of at least 1, got -1"),
+        ({"epochs": 2.5}, r"config\.epochs must be a whole number"),
+        ({"batch_size": True}, r"config\.batch_size must be a whole number"),
+        ({"parallel": "pmapped"}, r"config\.parallel must be one of shard_map, pmap, got 'pmapped'"),
+        ({"data__validation": 1.0}, r"config\.data\.validation must be a fraction"),
+        ({"quick": 1}, r"config\.quick must be bool, got 1"),
+        ({"epoch": 3}, r"unknown configuration key 'epoch'; did you mean 'epochs'"),
+        ({"optimizer__momentun": 0.9}, r"unknown configuration key 'optimizer\.momentun'; did you mean 'optimizer\.momentum'"),
+        ({"optimizer": {"name": "sgd"}}, r"lacks the key 'optimizer\.lr'"),
+        ({"schedule__boundaries": (60, 30)}, r"config\.schedule\.boundaries must be epochs in rising order"),
+    ],
+)
+def test_wrong_values_are_one_line(change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        settings.check(tiny.config(**change))
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_serve_as_numbers():
+    # Kills: refusing --config.optimizer.lr=1.
+    assert settings.check(tiny.config(optimizer__lr=1))["optimizer"]["lr"] == 1.0

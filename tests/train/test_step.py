@@ -1,0 +1,133 @@
+"""The step does not depend on how it is fed, mapped or grouped; and it is the step that its equation says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from robustjax import augment, losses, models
+from robustjax.core import example_keys, parallel
+from robustjax.core.types import Batch
+from robustjax.train import build, objectives, state, step
+from tests import tiny
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return build.build(tiny.config(method={"name": "spider", "tau": 2.0, "xi": 0.3}))
+
+
+def run(experiment, *, mode="shard_map", devices=8, chunk=1, stream=False, ema=0.0):
+    """Takes four steps; returns the state and the markers."""
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    one = experiment.step
+    if ema:
+        objective = objectives.classification(losses.cross_entropy)
+        one = step.make_step(experiment.apply, augment.compose([]), objective, experiment.optimizer, num_classes=3, ema=ema)
+    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=ema > 0), mesh)
+    source = experiment.dataset.train
+    key = parallel.replicate(jax.random.key(0), mesh)
+    markers = []
+    if stream:
+        function = parallel.data_parallel(step.streamed(one), mesh, mode=mode)
+        for i in range(STEPS):
+            ids = experiment.order(i)
+            images, labels = source.fetch(ids)
+            batch = parallel.shard_rows(Batch(images, labels, ids, np.ones(len(ids), bool)), mesh)
+            current, marker = function(current, key, batch)
+            markers.append(int(marker))
+        return current, markers
+    function = parallel.data_parallel(step.resident(one), mesh, mode=mode)
+    data = (key, *parallel.replicate((jnp.asarray(source.images), jnp.asarray(source.labels)), mesh))
+    for i in range(0, STEPS, chunk):
+        ids = np.stack([experiment.order(j) for j in range(i, i + chunk)], axis=1)
+        current, marker = function(current, data, parallel.shard_rows(ids, mesh))
+        markers.append(int(marker))
+    return current, markers
+
+
+@pytest.fixture(scope="module")
+def reference(experiment):
+    return run(experiment)[0]
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_pmap_gives_the_same_bits(experiment, reference):
+    equal(run(experiment, mode="pmap")[0], reference)
+
+
+def test_streamed_data_give_the_same_bits(experiment, reference):
+    # Kills: another order, other ids for the keys, another scaling of the bytes.
+    equal(run(experiment, stream=True)[0], reference)
+
+
+def test_several_steps_in_one_dispatch_are_the_same_steps(experiment, reference):
+    # Kills: keys that do not advance inside a dispatch; sums that count the last step only.
+    found = run(experiment, chunk=STEPS)[0]
+    assert int(found.step) == STEPS
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found.params, reference.params)
+    np.testing.assert_allclose(found.sums.loss, reference.sums.loss, rtol=1e-5)
+
+
+def test_sums_count_every_example(reference):
+    assert float(reference.sums.count) == STEPS * 16 and 0 <= float(reference.sums.correct) <= STEPS * 16
+
+
+def test_one_step_is_the_equation_on_one_device(experiment):
+    # Kills: gradients summed instead of averaged, statistics of a device's own rows, augmentation of other ids. By hand, unmapped.
+    key, ids, source = jax.random.key(0), experiment.order(0), experiment.dataset.train
+    images, labels = source.fetch(ids)
+    keys = example_keys(jax.random.fold_in(key, 0), jnp.asarray(ids))
+    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    pipeline = augment.compose([("crop", {"pad": 1}), ("spider", {"tau": 2.0, "xi": 0.3})])
+    images, targets = pipeline(augment_keys, jnp.asarray(images, jnp.float32) / 255, jax.nn.one_hot(labels, 3))
+
+    def loss(params):
+        output, stats = experiment.apply(params, experiment.batch_stats, images, True, key=model_keys)
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(output.logits), -1)), stats
+
+    (value, stats), grads = jax.value_and_grad(loss, has_aux=True)(experiment.params)
+    change, _ = experiment.optimizer.update(grads, experiment.optimizer.init(experiment.params), experiment.params)
+    mesh = parallel.data_mesh()
+    function = parallel.data_parallel(step.resident(experiment.step), mesh)
+    first = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
+    found, _ = function(first, data, parallel.shard_rows(ids[:, None], mesh))
+    expected = optax.apply_updates(experiment.params, change)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.params, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found.batch_stats, stats)
+    np.testing.assert_allclose(found.sums.loss / 16, value, rtol=1e-5)
+
+
+def test_averaged_weights_follow(experiment):
+    # Kills: averaging before the update; a state whose average starts at zero.
+    found, _ = run(experiment, ema=0.5, devices=1)
+    name = "head.kernel"
+    assert not np.allclose(found.ema["params"][name], found.params[name])
+    start = np.asarray(experiment.params[name])
+    between = np.abs(np.asarray(found.ema["params"][name]) - start).sum()
+    assert 0 < between < np.abs(np.asarray(found.params[name]) - start).sum() * 1.5
+    params, _ = state.evaluated(found)
+    np.testing.assert_array_equal(params[name], found.ema["params"][name])
+
+
+def test_marker_names_the_first_bad_step(experiment):
+    # Kills: reporting the last one, or any. Weights that overflow make the loss infinite from the second step on.
+    with jax.debug_nans(False):
+        broken = experiment._replace(optimizer=optax.scale(-1e38))
+        objective = objectives.classification(losses.cross_entropy)
+        one = step.make_step(experiment.apply, augment.compose([]), objective, broken.optimizer, num_classes=3, ema=0.0)
+        _, markers = run(broken._replace(step=one), devices=1)
+    assert markers[0] == -1 and set(markers[1:]) == {1}
+
+
+def test_models_are_seen_through_apply_only(experiment):
+    # What is trained is what models.make(**description) builds again for evaluation.
+    _, params, batch_stats = models.split(models.make(**experiment.model))
+    equal((params, batch_stats), (experiment.params, experiment.batch_stats))
