@@ -1,0 +1,17 @@
+"""Measurements: per-example values and sums that the evaluation adds up, and aggregates that take complete inputs."""
+
+from robustjax.metrics.accuracy import confidence, correct, nll
+from robustjax.metrics.calibration import CalibrationSums, calibration_error, calibration_sums, expected_calibration_error
+from robustjax.metrics.corruption_error import CorruptionError, mean_corruption_error
+
+__all__ = [
+    "CalibrationSums",
+    "CorruptionError",
+    "calibration_error",
+    "calibration_sums",
+    "confidence",
+    "correct",
+    "expected_calibration_error",
+    "mean_corruption_error",
+    "nll",
+]
