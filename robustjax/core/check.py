@@ -191,7 +191,8 @@ def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: boo
 
     Returns:
         One line for each thing that makes attacks or metrics misleading: outputs that are probabilities, outputs that
-        depend on the rest of the batch or on chance, input gradients of zero. Empty where all is well or values are traced.
+        depend on the rest of the batch or on chance, input gradients that are zero or not finite. Empty where all is well
+        or values are traced.
 
     Raises:
         InputError: if the output is not a float (b, k) with k > 1, labels do not fit k, `dlr` meets k < 4, or logits are
@@ -231,12 +232,14 @@ def _behaviour(logits_fn, images, logits) -> list[str]:
     # Another batch around the first image: its logits must not move.
     company = jnp.concatenate([images[:1], 1 - images[:1], jnp.zeros_like(images[:1])])
     if abs(np.asarray(logits_fn(company), np.float64)[0] - first[0]).max() > slack:
-        warnings.append("logits of an image depend on the rest of its batch: batch norm in train mode? Pass the model in evaluation mode.")
+        return [*warnings, "logits of an image depend on the rest of its batch: batch norm in train mode? Pass the model in evaluation mode."]
     predicted = jnp.argmax(logits, -1)
     gradients = jax.grad(lambda x: jnp.take_along_axis(jax.nn.log_softmax(logits_fn(x)), predicted[:, None], 1).sum())(images)
-    dead = int((abs(np.asarray(gradients, np.float64)).max((1, 2, 3)) == 0).sum())
-    if dead:
-        warnings.append(
-            f"the loss has an input gradient of exactly zero on {dead} of {len(first)} images: gradient attacks will overstate robustness."
-        )
+    steepest = abs(np.asarray(gradients, np.float64)).max((1, 2, 3))
+    if (steepest == 0).any():
+        count = f"{int((steepest == 0).sum())} of {len(first)} images"
+        warnings.append(f"the loss has an input gradient of exactly zero on {count}: gradient attacks will overstate robustness.")
+    if not np.isfinite(steepest).all():
+        count = f"{int((~np.isfinite(steepest)).sum())} of {len(first)} images"
+        warnings.append(f"the loss has NaN or infinite input gradients on {count}: guard roots, divisions and logarithms in the model.")
     return warnings
