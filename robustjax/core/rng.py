@@ -19,6 +19,9 @@ def example_keys(key: Key[Array, ""], ids: Int[Array, " b"]) -> Key[Array, " b"]
         key: one typed key (`jax.random.key`).
         ids: any integers that name the examples, usually their positions in the data set.
 
+    Returns:
+        Typed keys (b,).
+
     Raises:
         InputError: if the key is not a threefry key.
 
@@ -50,3 +53,8 @@ def on_data(function: Callable[..., Any], *leaves: Any) -> Any:
         return function(*leaves)
     data = function(*map(jax.random.key_data, leaves))
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
+
+
+def stream(keys: Key[Array, " b"], index: Int[Array, ""] | int) -> Key[Array, " b"]:
+    """Returns the keys number `index` of independent streams, one for each example: one for each thing that is drawn."""
+    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
