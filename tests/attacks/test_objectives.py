@@ -1,0 +1,65 @@
+"""What attacks climb, and how they see the network. Each test names the mutants it kills."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks.objectives import OBJECTIVES, as_partial, count_classes, cross_entropy, margin
+from robustjax.core import InputError
+
+LOGITS = jnp.array([[2.0, 1.0, -1.0], [0.0, 0.5, 3.0]])
+LABELS = jnp.array([0, 1], jnp.int32)
+
+
+def test_values_and_gradients():
+    # Kills: a margin over all classes (never below 0), its sign, a cut at zero, cross-entropy of the wrong class.
+    np.testing.assert_allclose(margin(LOGITS, LABELS), [-1.0, 2.5])
+    np.testing.assert_allclose(cross_entropy(LOGITS, LABELS), jax.nn.logsumexp(LOGITS, 1) - jnp.array([2.0, 0.5]), rtol=1e-6)
+    np.testing.assert_array_equal(jax.grad(lambda z: margin(z, LABELS).sum())(LOGITS), [[-1, 1, 0], [0, -1, 1]])
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_larger_is_more_wrong_and_saturation_is_finite(name):
+    # Kills: an objective of the other sign in the table; log(softmax); bfloat16 arithmetic.
+    rising = jnp.stack([jnp.array([5.0, 0.0, 0.0]), jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])])
+    values = OBJECTIVES[name](rising, jnp.zeros(3, jnp.int32))
+    assert values[0] < values[1] < values[2]
+    saturated = jnp.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
+    value, gradient = jax.value_and_grad(lambda z: OBJECTIVES[name](z, jnp.zeros(2, jnp.int32)).sum())(saturated)
+    assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
+    assert OBJECTIVES[name](saturated.astype(jnp.bfloat16), jnp.zeros(2, jnp.int32)).dtype == jnp.float32
+
+
+def test_only_functions_are_found_again():
+    # Kills: objects cached by identity, whose weights may have changed; functions compiled anew in each call.
+    class Model:
+        __hash__ = None
+
+        def __call__(self, x):
+            return x
+
+    def same(fn):
+        return jax.tree.structure(as_partial(fn)) == jax.tree.structure(as_partial(fn))
+
+    function = functools.partial(jnp.add, 1.0)
+    assert same(jnp.sin) and same(lambda x: x) and same(function) and same(jax.tree_util.Partial(jnp.add, LOGITS))
+    assert not same(Model()) and not same(Model().__call__)
+
+
+@pytest.mark.parametrize(
+    ("logits_fn", "message"),
+    [
+        (lambda x: x, "float logits"),
+        (lambda x: (x[:, 0, 0], x), "return its logits only"),
+        (lambda x: x.sum((1, 2)), "k > 1"),
+        (lambda x: jnp.zeros((1, 4)), "for 2 images"),
+        (lambda x: jnp.zeros((2, 4), jnp.int32), "int32"),
+    ],
+)
+def test_a_network_of_the_wrong_shape_says_so(logits_fn, message):
+    # Kills: features, auxiliary outputs or predicted classes taken for logits.
+    with pytest.raises(InputError, match=message):
+        count_classes(as_partial(logits_fn), jnp.zeros((2, 3, 3, 1)))

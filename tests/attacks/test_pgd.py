@@ -1,0 +1,200 @@
+"""PGD where the answer is known. Each test names the mutants it kills."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from robustjax.attacks import pgd as pgd_function
+from robustjax.attacks.objectives import cross_entropy
+from robustjax.attacks.pgd import _check_options
+from robustjax.core import InputError, ThreatModel, example_keys
+from robustjax.core.numerics import image_norm
+
+SHAPE = (6, 3, 3, 2)
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(0.3, 0.7, SHAPE).astype(np.float32)
+LABELS = np.array([0, 1, 2, 0, 1, 2], np.int32)
+WEIGHT = RNG.normal(size=(18, 3)).astype(np.float32)
+
+
+def linear(weight, images):
+    return images.reshape(images.shape[0], -1) @ weight
+
+
+def rippled(weight, images):
+    """Logits with many maxima, so that what an attack finds depends on where it starts."""
+    flat = images.reshape(images.shape[0], -1)
+    return jnp.sin(9 * flat) @ weight
+
+
+def keys(n=6, seed=0):
+    return example_keys(jax.random.key(seed), jnp.arange(n))
+
+
+def attack(logits_fn=None, norm="linf", eps=0.1, *, images=IMAGES, labels=LABELS, **options):
+    logits_fn = Partial(linear, jnp.asarray(WEIGHT)) if logits_fn is None else logits_fn
+    options = {"steps": 5, "step_size": 0.05, "random_start": False, **options}
+    return pgd_function(options.pop("keys", None), logits_fn, images, labels, ThreatModel(norm, eps), **options)
+
+
+TWO = np.stack([WEIGHT[:, 0], -WEIGHT[:, 0]], 1)  # two classes: the gradient keeps its direction, so the optimum is in closed form
+TWO_LABELS = np.array([0, 1, 0, 1, 0, 1], np.int32)
+UPHILL = np.where(TWO_LABELS == 0, -1, 1)[:, None, None, None] * WEIGHT[:, 0].reshape(1, 3, 3, 2)
+
+
+@pytest.mark.parametrize("objective", ["ce", "cw"])
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_linear_network_is_taken_to_its_optimum(norm, random_start, objective):
+    # Kills: descent, a projection to another radius or norm, steps or projection forgotten, the box forgotten (linf, eps 0.5).
+    eps = {"linf": 0.5, "l2": 0.2, "l1": 0.2}[norm]  # the box binds in linf only: there PGD's clip still gives the optimum
+    largest = np.abs(UPHILL).reshape(1 * 6, -1).argmax(1)
+    vertex = np.zeros((6, 18), np.float32)
+    vertex[np.arange(6), largest] = 1
+    direction = {
+        "linf": np.sign(UPHILL),
+        "l2": UPHILL / np.linalg.norm(UPHILL[0]),
+        "l1": np.sign(UPHILL) * vertex.reshape(SHAPE),
+    }[norm]
+    step = {"linf": 0.1, "l2": 0.1, "l1": 1.0}[norm]
+    fn = Partial(linear, jnp.asarray(TWO))
+    x = attack(fn, norm, eps, labels=TWO_LABELS, keys=keys(), steps=30, step_size=step, random_start=random_start, objective=objective)
+    np.testing.assert_allclose(x, np.clip(IMAGES + eps * direction, 0, 1), atol=2e-3 if norm == "l2" else 1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_a_step_has_its_absolute_length(norm):
+    # Kills: a step relative to eps, a radius that acts where it should not, more steps than asked for.
+    for steps in (1, 2):
+        x = attack(Partial(linear, jnp.asarray(TWO)), norm, 10.0, labels=TWO_LABELS, steps=steps, step_size=0.03)
+        np.testing.assert_allclose(image_norm(x - IMAGES, norm), steps * 0.03, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["ce", "cw"])
+def test_targets_are_reached(objective):
+    # Kills: targets ignored, ascent to them, labels used in their place; the untargeted attack does not reach them.
+    targets = (LABELS + 1) % 3
+    x = attack(eps=0.5, targets=targets, objective=objective, steps=20)
+    np.testing.assert_array_equal(jnp.argmax(linear(WEIGHT, x), 1), targets)
+    before, after = (cross_entropy(linear(WEIGHT, jnp.asarray(v)), jnp.asarray(targets)) for v in (IMAGES, x))
+    assert (after < before).all()
+
+
+def test_start_is_used_and_brought_into_ball_and_box():
+    # Kills: `start` ignored, or not projected, or followed by a random start.
+    start = IMAGES + RNG.normal(size=SHAPE).astype(np.float32)
+    x = attack(eps=0.4, steps=0, start=start, random_start=True)
+    np.testing.assert_allclose(x, np.clip(np.clip(start, IMAGES - 0.4, IMAGES + 0.4), 0, 1), atol=1e-6)
+
+
+def test_best_is_the_best_of_all_iterates():
+    # Kills: the last iterate returned, the starting point or the last point left out, a smallest loss, one choice for the batch.
+    fn = Partial(rippled, jnp.asarray(WEIGHT))
+    options = {"eps": 0.4, "step_size": 0.25, "random_start": True}  # steps so long that they overshoot
+    iterates = [attack(fn, keys=keys(), steps=t, **options) for t in range(7)]
+    losses = np.stack([cross_entropy(fn(x), jnp.asarray(LABELS)) for x in iterates])
+    best = attack(fn, keys=keys(), steps=6, best=True, **options)
+    np.testing.assert_allclose(cross_entropy(fn(best), jnp.asarray(LABELS)), losses.max(0), rtol=1e-5)
+    assert len(set(losses.argmax(0))) > 1 and (losses.max(0) > losses[-1] + 1e-3).any()  # else this test could not fail
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_restarts_keep_the_first_success_else_the_largest_loss(best):
+    # Kills: the last restart kept, the largest loss kept although an earlier run succeeded, the same draw in every restart, restarts
+    # chosen for the whole batch, work lost when broken examples leave the batch.
+    fn = Partial(rippled, jnp.asarray(WEIGHT))
+    images = np.tile(IMAGES, (3, 1, 1, 1))
+    labels = np.asarray(jnp.argmax(fn(images), 1), np.int32)
+    options = {"images": images, "labels": labels, "eps": 0.08, "steps": 3, "step_size": 0.08 / 6, "random_start": True, "best": best}
+
+    def outcome(x):
+        logits = fn(jnp.asarray(x))
+        return np.asarray(jnp.argmax(logits, 1) != labels), np.asarray(cross_entropy(logits, jnp.asarray(labels)))
+
+    runs = [attack(fn, keys=keys(18), restarts=r, **options) for r in (1, 2, 4)]
+    (won1, loss1), (won2, loss2), (won4, loss4) = map(outcome, runs)
+    for (won, loss, x), (won_, loss_, x_) in [
+        ((won1, loss1, runs[0]), (won2, loss2, runs[1])),
+        ((won2, loss2, runs[1]), (won4, loss4, runs[2])),
+    ]:
+        np.testing.assert_array_equal(np.asarray(x)[won], np.asarray(x_)[won])  # a success is final
+        assert won_[won].all() and (loss_[~won & ~won_] >= loss[~won & ~won_] - 1e-6).all()
+    assert won1.any() and won4.sum() > won1.sum() and not won4.all() and (loss4[~won4] > loss1[~won4] + 1e-4).any()
+    # In a trace, where nothing can leave the batch, the outcome is the same.
+    traced = jax.jit(lambda keys: attack(fn, keys=keys, restarts=4, **options))(keys(18))
+    np.testing.assert_allclose(traced, runs[2], atol=1e-5)
+
+
+def test_a_network_without_gradient_leaves_the_images():
+    # Kills: 0/0 in the norm of the gradient, in each norm.
+    for norm in ("linf", "l2", "l1"):
+        x = attack(lambda x: jnp.zeros((x.shape[0], 3)), norm, best=True)
+        np.testing.assert_array_equal(x, IMAGES)
+
+
+@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_nan_is_refused(norm, best):
+    # Kills: a NaN that loses every comparison, so that best=True returns the clean image and the network counts as robust.
+    def fn(x):
+        return linear(WEIGHT, x) + jnp.where(jnp.arange(6) == 2, jnp.nan, 0.0)[:, None]
+
+    with jax.debug_nans(False), pytest.raises(InputError, match=r"NaN .* on 1 of 6 images, first at position 2"):
+        attack(fn, norm, best=best)
+
+
+def test_plain_callables_and_changed_weights():
+    # Kills: callables that must be hashable; a network changed in place that is attacked with its old weights.
+    class Model:
+        __hash__ = None
+
+        def __init__(self):
+            self.weight = jnp.asarray(WEIGHT)
+
+        def __call__(self, x):
+            return linear(self.weight, x)
+
+    model, expected = Model(), attack()
+    np.testing.assert_allclose(attack(model), expected, atol=1e-6)
+    np.testing.assert_allclose(attack(lambda x: linear(WEIGHT, x)), expected, atol=1e-6)
+    model.weight = -model.weight
+    moved = attack(model)
+    np.testing.assert_allclose(moved, attack(Partial(linear, jnp.asarray(-WEIGHT))), atol=1e-6)
+    assert np.abs(moved - expected).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": IMAGES[0]}, "unbatched"),
+        ({"images": (IMAGES * 255).astype(np.uint8)}, "255"),
+        ({"images": IMAGES * 2 - 1}, "normalised|-1, 1"),
+        ({"labels": LABELS + 1}, r"labels must lie in \[0, 2\]"),
+        ({"labels": LABELS[:5]}, "one for each image"),
+        ({"targets": LABELS - 1}, "targets: .*-1"),
+        ({"targets": LABELS[:5]}, "targets must have shape"),
+        ({"steps": -1}, "steps"),
+        ({"step_size": 0.0}, "step_size"),
+        ({"step_size": float("nan")}, "step_size"),
+        ({"objective": "cv"}, "did you mean 'cw'"),
+        ({"restarts": 0}, "restarts"),
+        ({"restarts": 2}, "run the same attack 2 times"),
+        ({"start": IMAGES[:2]}, "start must be"),
+        ({"start": np.full(SHAPE, np.nan, np.float32)}, "start holds NaN"),
+        ({"random_start": True}, "keys must be"),
+        ({"random_start": True, "keys": jax.random.key(0)}, "one key an example"),
+        ({"random_start": True, "keys": keys(5)}, r"shape \(6,\)"),
+    ],
+)
+def test_bad_input_says_so(options, message):
+    # Kills: any of these let through, to end in a traceback of jax or in a number.
+    with jax.debug_nans(False), pytest.raises(InputError, match=message):
+        attack(**options)
+
+
+def test_a_radius_is_no_threat_model():
+    # Kills: 'float has no attribute norm'. The signature is checked before in tests, hence the inner function.
+    with pytest.raises(InputError, match="ThreatModel"):
+        _check_options(8 / 255, 5, 0.1, "ce", True, 1)
