@@ -14,7 +14,7 @@ from robustjax.core.check import InputError
 
 
 class JsonLines:
-    """An append-only log of records that each have a `step`.
+    """An append-only log of records that each have a `step`; use it in a `with`.
 
     Args:
         path: the file.
@@ -35,8 +35,10 @@ class JsonLines:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        """Closes the file."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
         self._file.close()
 
 

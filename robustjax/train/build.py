@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from robustjax import augment, data, losses, models
-from robustjax.core import registry
+from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
 from robustjax.train import objectives, schedules, settings, step
@@ -55,7 +57,7 @@ def build(config: dict) -> Experiment:
     apply, params, batch_stats = models.split(models.make(**description))
     objective = objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
     one_device = step.make_step(
-        apply, _augment(config), objective, optimizer, num_classes=dataset.num_classes, ema=optimizer_settings["ema"]
+        apply, _augment(config, dataset), objective, optimizer, num_classes=dataset.num_classes, ema=optimizer_settings["ema"]
     )
     return Experiment(
         config,
@@ -122,8 +124,8 @@ def _moments(dataset: data.Dataset, train_ids: np.ndarray, sample: int = 10_000)
     return [round(float(m), 4) for m in pixels.mean(0)], [round(max(float(s), 1e-2), 4) for s in pixels.std(0)]
 
 
-def _augment(config: dict) -> Callable:
-    """Returns the whole pipeline: the stages of config.augment, then the method."""
+def _augment(config: dict, dataset: data.Dataset) -> Callable:
+    """Returns the whole pipeline: the stages of config.augment, then the method; options that cannot be are refused here."""
     unused = sorted(set(config["augment_options"]) - set(config["augment"]))
     if unused:
         raise InputError(f"config.augment_options names {unused[0]!r}, which is not among config.augment = {tuple(config['augment'])}.")
@@ -131,4 +133,15 @@ def _augment(config: dict) -> Callable:
     method = dict(config["method"])
     if "name" not in method:
         raise InputError("config.method lacks its name.")
-    return augment.compose([*stages, (method.pop("name"), method)])
+    pipeline = augment.compose([*stages, (method.pop("name"), method)])
+
+    def trial():
+        keys = example_keys(jax.random.key(0), jnp.arange(1))
+        return pipeline(keys, jnp.zeros((1, *dataset.image_shape)), jnp.ones((1, dataset.num_classes)) / dataset.num_classes)
+
+    # Nothing is computed; kernels check their options when they are traced.
+    try:
+        jax.eval_shape(trial)
+    except TypeError as error:
+        raise InputError(f"the augmentation {[name for name, _ in stages]} with config.method = {config['method']}: {error}.") from error
+    return pipeline

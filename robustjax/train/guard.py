@@ -19,13 +19,13 @@ class Watch:
         experiment: see train.build.
         checkpoints: to name the last good one.
         show: update of the progress line.
-        lower: (state, batch_size) -> compiled step.
+        compiled: (state, batch_size) -> compiled step, for the memory that it needs.
+        mesh: batch sizes are multiples of its size.
     """
 
-    def __init__(self, experiment, checkpoints, show, lower, mesh):
-        self.experiment, self.checkpoints, self.show, self.lower, self.mesh = experiment, checkpoints, show, lower, mesh
+    def __init__(self, experiment, checkpoints, show, compiled, mesh):
+        self.experiment, self.checkpoints, self.show, self.compiled, self.mesh = experiment, checkpoints, show, compiled, mesh
         self.first = True
-        self.began = time.perf_counter()
         self.timed_from = None
 
     def steps(self, feed, current: state.TrainState, start: int, stop: int) -> state.TrainState:
@@ -41,7 +41,7 @@ class Watch:
                 if self.first:
                     jax.block_until_ready(marker)
             except jax.errors.JaxRuntimeError as error:
-                raise self._memory(error, argument) from error
+                raise self._memory(error) from error
             self.first = False
             pending.append((after, marker))
             if len(pending) > 2:
@@ -68,11 +68,11 @@ class Watch:
         if taken <= 2:
             _refuse_days(per_step, total - after, allow=self.experiment.config["allow_slow"])
 
-    def _memory(self, error: Exception, argument) -> Exception:
+    def _memory(self, error: Exception) -> Exception:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
             return error
         batch = self.experiment.config["batch_size"]
-        fits = fitting_batch(lambda size: self.lower(self._shapes(), size), batch, memory_limit(), multiple=self.mesh.size)
+        fits = fitting_batch(lambda size: self.compiled(self._shapes(), size), batch, memory_limit(), multiple=self.mesh.size)
         advice = f"--config.batch_size={fits} would fit" if fits else "no batch size would fit"
         return InputError(f"out of memory with config.batch_size={batch}: {advice} (the learning rate was chosen for {batch}).")
 

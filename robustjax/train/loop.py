@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from robustjax.core import parallel
 from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
-from robustjax.train import guard, select, state, step
+from robustjax.train import feed, guard, select, state
 from robustjax.train.build import Experiment, build
 
 # These change where or whether a run runs, not its numbers.
@@ -25,7 +23,7 @@ _MAY_DIFFER = (("data", "dir"), ("allow_slow",))
 
 
 class Summary(NamedTuple):
-    """How a run ended."""
+    """How a run ended; `seconds` are those of the steps, over all its parts."""
 
     step: int
     best_step: int
@@ -99,43 +97,37 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
 
 
 def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet: bool) -> Summary:
-    config, source = experiment.config, experiment.dataset.train
+    config = experiment.config
     mesh = parallel.data_mesh()
     current = parallel.replicate(_restore(experiment, checkpoints), mesh)
     done = int(current.step)
-    lines = log.JsonLines(workdir / "log.jsonl", keep_to=done)
-    use_resident = source.resident and config["data"]["stream"] == "auto"
-    resident = parallel.replicate((jnp.asarray(source.images), jnp.asarray(source.labels)), mesh) if use_resident else None
-    validate = select.make_validator(
-        experiment.apply,
-        source,
-        experiment.validation_ids,
-        batch_size=config["evaluation"]["batch_size"],
-        mesh=mesh,
-        resident=resident,
-    )
-    feed = (_Resident if use_resident else _Streamed)(experiment, mesh, resident)
+    data = feed.place(experiment, mesh)
+    validate = select.make_validator(experiment, mesh, data)
+    steps = (feed.Resident if data else feed.Streamed)(experiment, mesh, data)
     interval = config["validate_epochs"] * experiment.order.steps_per_epoch
-    images, started = config["batch_size"], time.perf_counter()
-    with log.progress("training", experiment.total_steps, start=done, quiet=quiet) as show:
-        watch = guard.Watch(experiment, checkpoints, show, feed.lower, mesh)
+    meta = {"config": config, "model": experiment.model, "data": _describe(experiment), "notes": list(experiment.notes)}
+    with (
+        log.JsonLines(workdir / "log.jsonl", keep_to=done) as lines,
+        log.progress("training", experiment.total_steps, start=done, quiet=quiet) as show,
+    ):
+        watch = guard.Watch(experiment, checkpoints, show, steps.compiled, mesh)
         while done < experiment.total_steps:
             until = min(done + interval - done % interval, experiment.total_steps)
             began = time.perf_counter()
-            current = watch.steps(feed, current, done, until)
+            current = watch.steps(steps, current, done, until)
             seconds = time.perf_counter() - began
             accuracy, loss = validate(*state.evaluated(current))
             record = _record(experiment, current, until, accuracy, loss)
-            lines.write({**record, "time": {"seconds": seconds, "images_per_second": images * (until - done) / seconds}})
+            images_per_second = config["batch_size"] * (until - done) / seconds
+            lines.write({**record, "time": {"seconds": seconds, "images_per_second": images_per_second}})
             current = current._replace(sums=parallel.replicate(state.zero_sums(), mesh))
-            meta = {"config": config, "model": experiment.model, "data": _describe(experiment), "notes": list(experiment.notes)}
-            checkpoints.save(until, current._asdict(), meta | {"validation": record}, validation_accuracy=accuracy)
+            checkpoints.save(until, current._asdict(), {**meta, "validation": record}, validation_accuracy=accuracy)
             done = until
     checkpoints.wait()
-    lines.close()
     best = checkpoints.best_step()
-    accuracy = next(r["validation_accuracy"] for r in log.read_lines(workdir / "log.jsonl") if r["step"] == best)
-    summary = Summary(done, best, accuracy, time.perf_counter() - started)
+    records = log.read_lines(workdir / "log.jsonl")
+    accuracy = next(record["validation_accuracy"] for record in records if record["step"] == best)
+    summary = Summary(done, best, accuracy, sum(record["time"]["seconds"] for record in records))
     if not (workdir / "training.json").exists():
         results.write_json(workdir / "training.json", {**summary._asdict(), "environment": results.environment()})
     return summary
@@ -165,62 +157,3 @@ def _describe(experiment: Experiment) -> dict:
         "train": len(experiment.train_ids),
         "validation": len(experiment.validation_ids),
     }
-
-
-class _Resident:
-    """Steps over data on the device: only the ids of each batch cross from the host."""
-
-    def __init__(self, experiment: Experiment, mesh, resident):
-        self.order, self.mesh = experiment.order, mesh
-        self.replicated = (parallel.replicate(jax.random.key(experiment.config["seed"]), mesh), *resident)
-        self.function = parallel.data_parallel(step.resident(experiment.step), mesh, mode=experiment.config["parallel"])
-        wanted = experiment.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 50)
-        interval = experiment.config["validate_epochs"] * experiment.order.steps_per_epoch
-        # A divisor, so that one program serves all dispatches (the end of the run may need a second).
-        self.chunk = max(s for s in range(1, min(wanted, interval) + 1) if interval % s == 0)
-
-    def dispatches(self, start: int, stop: int):
-        """Yields (step after it, arguments) of each dispatch between two steps."""
-        for at in range(start, stop, self.chunk):
-            after = min(at + self.chunk, stop)
-            ids = np.stack([self.order(i) for i in range(at, after)], axis=1)
-            yield after, parallel.shard_rows(parallel.own_rows(ids), self.mesh)
-
-    def __call__(self, current, argument):
-        return self.function(current, self.replicated, argument)
-
-    def lower(self, current, batch_size: int):
-        """Returns the compiled first step for another batch size; for the memory it would need."""
-        ids = jax.ShapeDtypeStruct((batch_size, self.chunk), jnp.int32)
-        return jax.jit(self.function).lower(current, self.replicated, ids).compile()
-
-
-class _Streamed:
-    """Steps over data that grain reads ahead on the host."""
-
-    def __init__(self, experiment: Experiment, mesh, resident: None):
-        self.experiment, self.mesh = experiment, mesh
-        self.key = parallel.replicate(jax.random.key(experiment.config["seed"]), mesh)
-        self.function = parallel.data_parallel(step.streamed(experiment.step), mesh, mode=experiment.config["parallel"])
-
-    def dispatches(self, start: int, stop: int):
-        """Yields (step after it, arguments) of each dispatch between two steps."""
-        from robustjax.data import stream
-
-        source, order = self.experiment.dataset.train, self.experiment.order
-        processes = {"process": jax.process_index(), "processes": jax.process_count()}
-        batches = stream.train_stream(source, order, start_step=start, num_steps=stop - start, **processes)
-        for after, batch in enumerate(batches, start + 1):
-            yield after, parallel.shard_rows(batch, self.mesh)
-
-    def __call__(self, current, argument):
-        return self.function(current, self.key, argument)
-
-    def lower(self, current, batch_size: int):
-        """Returns the compiled first step for another batch size; for the memory it would need."""
-        shape = self.experiment.dataset.image_shape
-        kinds = [((batch_size, *shape), jnp.uint8), ((batch_size,), jnp.int32), ((batch_size,), jnp.int32), ((batch_size,), bool)]
-        from robustjax.core.types import Batch
-
-        batch = Batch(*(jax.ShapeDtypeStruct(*kind) for kind in kinds))
-        return jax.jit(self.function).lower(current, self.key, batch).compile()

@@ -33,7 +33,7 @@ def make_step(
 
     def step(state: TrainState, key: Key[Array, ""], batch: Batch) -> TrainState:
         keys = rng.example_keys(jax.random.fold_in(key, state.step), batch.ids)
-        augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        augment_keys, model_keys = rng.stream(keys, 0), rng.stream(keys, 1)
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
         images, targets = augment(augment_keys, images, targets)

@@ -12,15 +12,13 @@ from robustjax.io import log
 def test_lines_behind_the_restored_step_are_cut(tmp_path):
     # Kills: appending to whatever is there; cutting the restored step's own line.
     path = tmp_path / "log.jsonl"
-    lines = log.JsonLines(path, keep_to=0)
-    for step in (1, 2, 3):
-        lines.write({"step": step})
-    lines.close()
+    with log.JsonLines(path, keep_to=0) as lines:
+        for step in (1, 2, 3):
+            lines.write({"step": step})
     with open(path, "a") as file:
         file.write('{"step": 4, "lo')  # a kill in the middle of a line
-    lines = log.JsonLines(path, keep_to=2)
-    lines.write({"step": 3, "again": True})
-    lines.close()
+    with log.JsonLines(path, keep_to=2) as lines:
+        lines.write({"step": 3, "again": True})
     assert log.read_lines(path) == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
 
 

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from robustjax.core.check import InputError
-from robustjax.train import guard, loop
+from robustjax.train import feed, guard, loop
 from tests import tiny
 
 
@@ -33,7 +33,7 @@ def test_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch):
     def exhausted(self, current, argument):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 1234 bytes.")
 
-    monkeypatch.setattr(loop._Resident, "__call__", exhausted)
+    monkeypatch.setattr(feed.Resident, "__call__", exhausted)
     monkeypatch.setattr(guard, "memory_limit", lambda: 10**12)
     with pytest.raises(InputError, match=r"out of memory with config\.batch_size=16: --config\.batch_size=8 would fit"):
         loop.train(tiny.config(), tmp_path / "a", quiet=True)

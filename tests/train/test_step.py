@@ -81,10 +81,10 @@ def test_sums_count_every_example(reference):
 
 def test_one_step_is_the_equation_on_one_device(experiment):
     # Kills: gradients summed instead of averaged, statistics of a device's own rows, augmentation of other ids. By hand, unmapped.
-    key, ids, source = jax.random.key(0), experiment.order(0), experiment.dataset.train
+    ids, source = experiment.order(0), experiment.dataset.train
     images, labels = source.fetch(ids)
-    keys = example_keys(jax.random.fold_in(key, 0), jnp.asarray(ids))
-    augment_keys, model_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    keys = example_keys(jax.random.fold_in(jax.random.key(0), 0), jnp.asarray(ids))
+    augment_keys, model_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in (0, 1))
     pipeline = augment.compose([("crop", {"pad": 1}), ("spider", {"tau": 2.0, "xi": 0.3})])
     images, targets = pipeline(augment_keys, jnp.asarray(images, jnp.float32) / 255, jax.nn.one_hot(labels, 3))
 
@@ -118,13 +118,14 @@ def test_averaged_weights_follow(experiment):
 
 
 def test_marker_names_the_first_bad_step(experiment):
-    # Kills: reporting the last one, or any. Weights that overflow make the loss infinite from the second step on.
+    # Kills: reporting the last one, or any. Each step makes the weights so much larger that they soon overflow.
     with jax.debug_nans(False):
         broken = experiment._replace(optimizer=optax.scale(-1e38))
         objective = objectives.classification(losses.cross_entropy)
         one = step.make_step(experiment.apply, augment.compose([]), objective, broken.optimizer, num_classes=3, ema=0.0)
         _, markers = run(broken._replace(step=one), devices=1)
-    assert markers[0] == -1 and set(markers[1:]) == {1}
+    first = next(i for i, marker in enumerate(markers) if marker >= 0)
+    assert 0 < first < STEPS - 1 and markers == [-1] * first + [first] * (STEPS - first)
 
 
 def test_models_are_seen_through_apply_only(experiment):
