@@ -76,8 +76,15 @@ def test_draw_wants_a_shape_of_images():
 
 
 def test_warns_only_where_another_benchmark_fits_better():
-    # Kills: a warning for every size but 32; none at all; one for the benchmark that is already the nearest.
-    for size, benchmark, nearer in ((64, "cifar_c", "tiny_imagenet_c"), (224, "cifar_c", "imagenet_c"), (32, "imagenet_c", "cifar_c")):
+    # Kills: a warning for every size but 32; none at all; one for the benchmark that is already the nearest; nearness by difference.
+    # 130 pixels: nearer to 224 by ratio, to 64 by difference.
+    cases = (
+        (64, "cifar_c", "tiny_imagenet_c"),
+        (224, "cifar_c", "imagenet_c"),
+        (32, "imagenet_c", "cifar_c"),
+        (130, "tiny_imagenet_c", "imagenet_c"),
+    )
+    for size, benchmark, nearer in cases:
         with pytest.warns(UserWarning, match=f"{nearer} .* is nearer"):
             corruptions.apply(images(1, size, size, 1), None, name="contrast", severity=1, benchmark=benchmark)
     with warnings.catch_warnings():
