@@ -232,7 +232,10 @@ def _behaviour(logits_fn, images, logits) -> list[str]:
     # Another batch around the first image: its logits must not move.
     company = jnp.concatenate([images[:1], 1 - images[:1], jnp.zeros_like(images[:1])])
     if abs(np.asarray(logits_fn(company), np.float64)[0] - first[0]).max() > slack:
-        return [*warnings, "logits of an image depend on the rest of its batch: batch norm in train mode? Pass the model in evaluation mode."]
+        return [
+            *warnings,
+            "logits of an image depend on the rest of its batch: batch norm in train mode? Pass the model in evaluation mode.",
+        ]
     predicted = jnp.argmax(logits, -1)
     gradients = jax.grad(lambda x: jnp.take_along_axis(jax.nn.log_softmax(logits_fn(x)), predicted[:, None], 1).sum())(images)
     steepest = abs(np.asarray(gradients, np.float64)).max((1, 2, 3))

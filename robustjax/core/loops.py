@@ -17,7 +17,7 @@ from robustjax.core.check import InputError, is_concrete
 from robustjax.core.rng import on_data
 
 UNROLL = 32  # longest unrolled loop on CPU: compile time grows faster than the number of steps beyond it
-SMALLEST = 4  # examples below which a batch is not made smaller: one more program would cost more than it saves
+SMALLEST = 4  # (at least 2) examples below which a batch is not made smaller: one more program would cost more than it saves
 
 
 def repeat(
@@ -67,14 +67,12 @@ def repeat(
     end = start + n
     active, part = np.arange(full), state
     for first in range(start, end, size):
+        # Where `step` closes over traced values, which no argument shows, nobody can look and nobody is dropped.
         if done is not None and is_concrete(part):
             state, part, active = _drop(state, part, active, np.asarray(_finished(done, part)))
             if not len(active):
                 return state
-        if is_concrete(part):
-            part = _chunk(step, context, part, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0)
-        else:  # `step` or the context closes over traced values, which shows in its results only
-            part = _in_graph(step, context, part, first, min(size, end - first), config, done)
+        part = _chunk(step, context, part, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0)
     return part if len(active) == full else _scatter(state, part, active)
 
 
@@ -133,8 +131,8 @@ def _drop(state, part, active, finished):
 def _bucket(rows: int, full: int) -> int:
     """Returns the least of full, full/2, full/4, ... that holds `rows`: a fixed and small number of shapes."""
     size = full
-    while size > SMALLEST and (size + 1) // 2 >= max(rows, SMALLEST):
-        size = (size + 1) // 2
+    while (half := (size + 1) // 2) >= max(rows, SMALLEST):
+        size = half
     return size
 
 
@@ -145,10 +143,10 @@ def _chunk_size(n: int, chunk: int) -> int:
 
 
 def _count_rows(state) -> int:
-    counts = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(state)}
-    if len(counts) != 1 or None in counts:
-        raise InputError(f"every leaf of a loop's state needs one row an example, got {jax.tree.map(jnp.shape, state)}.")
-    return counts.pop()
+    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(state)}
+    if len(counts) != 1 or () in counts:
+        raise InputError(f"every leaf of a loop's state needs one row an example, got {jax.tree.map(np.shape, state)}.")
+    return counts.pop()[0]
 
 
 def _being_traced() -> bool:
