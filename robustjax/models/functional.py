@@ -134,7 +134,7 @@ def _flat(state: nnx.State) -> Arrays:
     return {".".join(map(str, path)): variable[...] for path, variable in nnx.to_flat_state(state)}
 
 
-def _nested(kind: str, arrays: Arrays, shapes: dict[str, tuple[int, ...]], treedef: Any) -> Any:
+def _nested(kind: str, arrays: Any, shapes: dict[str, tuple[int, ...]], treedef: Any) -> Any:
     # nnx.merge goes by the order of leaves and checks neither names nor shapes: a tree with other keys would give a wrong
     # network in silence. It is rebuilt by name here, so the order of the dict does not matter.
     if not isinstance(arrays, Mapping):

@@ -87,7 +87,7 @@ class Classifier(nnx.Module):
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(f"images are {images.dtype}, a network takes floats in [0, 1]; divide uint8 images by 255.")
         # The parameters decide: bfloat16 or NumPy float64 images do not change what is computed.
-        images = jnp.asarray(images, jnp.promote_types(self.head.kernel.dtype, jnp.float32))
+        images = jnp.asarray(images, lift(self.head.kernel[...]).dtype)
         return self.trunk(normalize.normalize(images, mean=self.spec.mean, std=self.spec.std), keys)
 
     def features(self, images: ArrayLike) -> Float[Array, "b d"]:
@@ -161,8 +161,10 @@ class BatchNorm(nnx.BatchNorm):
 
     def __call__(self, x: Float[Array, "*batch c"]) -> Float[Array, "*batch c"]:
         """Normalises x, by the batch in training mode and by the running statistics otherwise."""
-        # Cast here: flax's own mixed-precision path mixes dtypes, which strict promotion refuses.
-        return super().__call__(x.astype(jnp.promote_types(x.dtype, self.scale.dtype))).astype(x.dtype)
+        # Cast here, not by flax: its mixed-precision path rounds the statistics' arithmetic. Standard promotion, since flax asks for
+        # the common type of float64 and float32, which strict promotion refuses to name.
+        with jax.numpy_dtype_promotion("standard"):
+            return super().__call__(lift(x)).astype(x.dtype)
 
 
 class Dropout(nnx.Module):
@@ -171,7 +173,7 @@ class Dropout(nnx.Module):
     Holds no random state. `index` tells the dropout layers of one network apart.
     """
 
-    def __init__(self, rate: float, *, index: int):
+    def __init__(self, rate: float | int, *, index: int):
         if not 0 <= rate < 1:
             raise InputError(f"dropout is a probability, at least 0 and below 1, got {rate}.")
         self.rate = float(rate)
