@@ -8,7 +8,9 @@ otherwise be read back as zeros without an error.
 import json
 import os
 import shutil
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,7 @@ class Checkpoints:
         """
         ocp = self._ocp
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        before = _hush_closed_loops()
         try:
             meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             stored = self._manager.item_metadata(step)["state"].tree
@@ -130,6 +133,7 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax, tensorstore and json each raise their own kinds for a damaged file.
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} cannot be read ({_first_line(error)}).") from error
+        sys.unraisablehook = before  # only a failed read leaves loops behind
         if checksums(state) != meta["checksums"]:
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} differs from its checksums.")
         return state, meta
@@ -176,6 +180,21 @@ class _writing:
                 f"could not write a checkpoint to {self.folder}: {_first_line(error)}. Free space (or mend the folder) and run the same command "
                 "again: it goes on from the last complete checkpoint."
             ) from error
+
+
+def _hush_closed_loops() -> Callable:
+    """Keeps back what Orbax prints after a failed read, and nothing else; returns the hook that was there before.
+
+    It leaves coroutines of a closed event loop behind, in threads of its own; whenever they are collected each prints a traceback.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    return before
 
 
 def _first_line(error: Exception) -> str:
