@@ -1,0 +1,59 @@
+"""Crop and flip, drawn for each example on its own."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from robustjax.core import check
+from robustjax.core.check import InputError
+from robustjax.core.types import ArrayLike, Keys
+
+
+def random_crop(keys: Keys, images: ArrayLike, *, pad: int = 4) -> Float[Array, "b h w c"]:
+    """Surrounds each image with `pad` rows and columns of black and cuts a window of the old size out at a uniform place.
+
+    Args:
+        keys: one PRNG key for each image.
+        images: float (b, h, w, c) in [0, 1].
+        pad: pixels on each side, at least 0; 4 is usual for 32 x 32 pictures. At 0 images stay as they are.
+
+    Returns:
+        Like `images`: pixels are copied, never mixed.
+
+    Raises:
+        InputError: for a negative pad, or images that are not float (b, h, w, c) in [0, 1].
+
+    >>> random_crop(jax.random.split(jax.random.key(0), 2), jnp.ones((2, 8, 8, 1)), pad=2).shape
+    (2, 8, 8, 1)
+    """
+    images = check.check_images(images)
+    check.check_keys(keys, images.shape[0])
+    if pad < 0:
+        raise InputError(f"pad must be >= 0, got {pad}.")
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+
+    # A slice for each example: on CPU a third faster than gathering rows and columns.
+    def cut(key, image):
+        top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+        return jax.lax.dynamic_slice(image, (top, left, jnp.zeros_like(top)), images.shape[1:])
+
+    return jax.vmap(cut)(keys, padded)
+
+
+def random_flip(keys: Keys, images: ArrayLike) -> Float[Array, "b h w c"]:
+    """Mirrors each image left to right with probability 1/2. Not for digits, where it makes other signs.
+
+    Args:
+        keys: one PRNG key for each image.
+        images: float (b, h, w, c) in [0, 1].
+
+    Returns:
+        Like `images`.
+
+    Raises:
+        InputError: for images that are not float (b, h, w, c) in [0, 1].
+    """
+    images = check.check_images(images)
+    check.check_keys(keys, images.shape[0])
+    mirrored = jax.vmap(jax.random.bernoulli)(keys)
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
