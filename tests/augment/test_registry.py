@@ -1,0 +1,69 @@
+"""Chains of augmentations by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import augment
+from robustjax.core import InputError, example_keys
+
+B, K = 6, 4
+IMAGES = jnp.asarray(np.random.default_rng(0).uniform(size=(B, 8, 8, 1)), jnp.float32)
+TARGETS = jax.nn.one_hot(jnp.arange(B) % K, K)
+
+
+def keys():
+    return example_keys(jax.random.key(0), jnp.arange(B))
+
+
+def test_chain_is_its_stages_in_order():
+    # Kills: reversed order; targets of a stage dropped; options given to the wrong stage.
+    images, targets = augment.compose([("l2_sphere", {"radius": 1.0}), ("std_ls", {"alpha": 0.3})])(keys(), IMAGES, TARGETS)
+    np.testing.assert_allclose(jnp.sqrt(jnp.sum((images - IMAGES) ** 2, (1, 2, 3))), 1, rtol=1e-5)
+    np.testing.assert_allclose(targets[1], [0.1, 0.7, 0.1, 0.1], rtol=1e-6)
+    noise, crop = ("gaussian_noise", {"std": 0.01}), ("crop", {"pad": 3})
+    for stages in ([noise, crop], [crop, noise]):
+        images, _ = augment.compose(stages)(keys(), jnp.full_like(IMAGES, 0.5), TARGETS)
+        assert bool(jnp.any((images > 0) & (images < 0.3))) == (stages[1] is noise)  # only a later noise meets the crop's black frame
+
+
+def test_stages_draw_from_their_own_streams():
+    # Kills: the same keys for every stage: two equal noises would add up to twice the one.
+    once, _ = augment.compose([("gaussian_noise", {"std": 0.01})])(keys(), IMAGES * 0.2 + 0.4, TARGETS)
+    twice, _ = augment.compose([("gaussian_noise", {"std": 0.01})] * 2)(keys(), IMAGES * 0.2 + 0.4, TARGETS)
+    first, both = (np.ravel(x - (IMAGES * 0.2 + 0.4)) for x in (once, twice))
+    assert abs(np.corrcoef(first, both - first)[0, 1]) < 5 / np.sqrt(first.size)
+
+
+def test_empty_chain_changes_nothing():
+    # Kills: an empty chain that fails.
+    images, targets = augment.compose(())(keys(), IMAGES, TARGETS)
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(targets, TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([("spidr", {})], "unknown augmentation 'spidr'; did you mean 'spider'"),
+        ([("spider", {"tua": 1.0})], "'tua'; did you mean 'tau'"),
+        ([("spider", {"num_classes": 10})], "unknown option .* 'num_classes'"),
+    ],
+)
+def test_unknown_names_are_refused_when_the_chain_is_made(stages, message):
+    # Kills: finding out in the middle of a run; a keyword that swallows misspelt ones.
+    with pytest.raises(InputError, match=message):
+        augment.compose(stages)
+
+
+def test_labels_in_place_of_targets_are_refused():
+    # Kills: guessing the number of classes.
+    with pytest.raises(InputError, match=r"stages take targets \(b, k\), got shape \(6,\)"):
+        augment.compose(())(keys(), IMAGES, jnp.arange(B))
+
+
+def test_std_ls_alpha_is_checked():
+    # Kills: the check left out.
+    with pytest.raises(InputError, match=r"alpha is the share .* got 1.5"):
+        augment.TABLE["std_ls"](keys(), IMAGES, TARGETS, alpha=1.5)
