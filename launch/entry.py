@@ -4,6 +4,7 @@ Import this before robustjax.
 """
 
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging  # noqa: E402
 
+from robustjax.core import registry  # noqa: E402
 from robustjax.core.check import InputError  # noqa: E402
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
@@ -32,8 +34,6 @@ def run(main) -> None:
     """Runs a launcher: what a user can mend is printed in one line, with exit status 2."""
 
     def wrapped(argv):
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}: options are written --name=value.")
         logging.set_verbosity(logging.ERROR)  # Orbax tells each of its steps at level info
         cache_compilations()
         try:
@@ -47,19 +47,51 @@ def run(main) -> None:
             print("stopped; the same command goes on from the last checkpoint or result.", file=sys.stderr)
             sys.exit(130)
 
-    try:
-        app.run(wrapped, flags_parser=_parse)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Configuration files and their overrides are read while flags are parsed.
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+    app.run(wrapped, flags_parser=_parse)
 
 
 def _parse(argv):
+    """Reads the flags, and with them the configuration's file and its overrides."""
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print(f"error: {error}\nSee {argv[0]} --help.", file=sys.stderr)
-        sys.exit(2)
+        rest = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.to_dict()  # a file that cannot be found is noticed when it is first looked at
+        if len(rest) == 1:
+            return rest
+        problem = f"unexpected argument {rest[1]!r}: options are written --name=value."
+    except OSError:
+        known = (str(path.relative_to(ROOT)) for path in ROOT.glob("configs/*/*.py") if path.stem != "__init__")
+        problem = str(registry.unknown("configuration", _config_file(argv)[0], known))
+    except (AttributeError, KeyError):
+        problem = _unknown_key(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        # What a configuration's file raises arrives with its traceback in the text; its last line says what it is.
+        lines = str(error).strip().splitlines()
+        problem = lines[-1] if "Traceback" in str(error) else " ".join(lines)
+    if "--debug" in argv:
+        raise ValueError(problem)
+    print(f"error: {problem} See {argv[0]} --help.", file=sys.stderr)
+    sys.exit(2)
+
+
+def _unknown_key(argv: list[str]) -> str:
+    """Names the first override whose key the configuration does not have, and the nearest that it has."""
+    path, text = _config_file(argv)
+    known = [f"config.{key}" for key in flattened(runpy.run_path(path)["get_config"](text).to_dict())]
+    asked = (argument[2:].split("=")[0] for argument in argv if argument.startswith("--config."))
+    return str(registry.unknown("configuration key", next(key for key in asked if key not in known), known))
+
+
+def _config_file(argv: list[str]) -> tuple[str, str]:
+    """Returns the path and the text behind ':' of --config."""
+    wanted = next(argument for argument in argv if argument.startswith("--config="))
+    path, _, text = wanted.removeprefix("--config=").partition(":")
+    return path, text
+
+
+def flattened(config: dict, prefix: str = "") -> dict:
+    """Returns {"optimizer.lr": 0.1, ...} for nested dicts."""
+    flat = {}
+    for key, value in config.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -65,7 +65,7 @@ def _candidates(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
     raise InputError(f"checkpoint must be 'best', 'last' or one of the steps {steps}, got {wanted!r}.")
 
 
-def test_data(meta: dict, *, dir: str = "") -> data.Dataset:
+def evaluation_data(meta: dict, *, dir: str = "") -> data.Dataset:
     """Returns the data that a run was trained on, for its test split.
 
     Args:

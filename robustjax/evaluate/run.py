@@ -20,7 +20,7 @@ from robustjax.core import ThreatModel, check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
 from robustjax.evaluate import suites
-from robustjax.evaluate.load import Loaded, load, test_data
+from robustjax.evaluate.load import Loaded, load, evaluation_data
 from robustjax.io import log, results
 
 ECE_BINS = 15
@@ -82,7 +82,7 @@ def evaluate(
     loaded = load(workdir, checkpoint=checkpoint)
     config = loaded.meta["config"]
     items = suites.items(suite, config)
-    source = test_data(loaded.meta, dir=data_dir).test
+    source = evaluation_data(loaded.meta, dir=data_dir).test
     ids = splits.subset(len(source), limit or config["data"]["limit_test"])
     found, parts = [], None
     with log.progress("evaluating", len(items), quiet=quiet) as show:
@@ -133,7 +133,7 @@ def _measure(loaded: Loaded, item: suites.Item, parts: list[_Part], identity: di
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(item.name.encode()))
     transform = _KINDS[item.kind](loaded.logits_fn, item.options)
     sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts]
-    total = jax.tree.map(lambda *leaves: sum(np.asarray(leaf).astype(np.float64) for leaf in leaves), *sums)
+    total = jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *sums)
     n = identity["n"]
     if int(total.count) != n:
         raise AssertionError(f"{item.name}: {int(total.count)} examples were counted, the test set has {n}.")

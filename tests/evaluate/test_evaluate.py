@@ -8,7 +8,7 @@ import pytest
 
 from robustjax.core.check import InputError
 from robustjax.evaluate import report, run, suites
-from robustjax.evaluate.load import load, test_data
+from robustjax.evaluate.load import load, evaluation_data
 from robustjax.io import results
 from robustjax.train import loop
 from tests import tiny
@@ -29,7 +29,7 @@ def evaluated(workdir):
 def test_numbers_are_those_of_the_whole_test_set(workdir, evaluated):
     # Kills: padded rows counted, a last batch dropped, means of batch means. 24 images in batches of 16; by hand in one go.
     loaded = load(workdir)
-    images, labels = test_data(loaded.meta).test.fetch(np.arange(24))
+    images, labels = evaluation_data(loaded.meta).test.fetch(np.arange(24))
     logits = np.asarray(loaded.logits_fn(jnp.asarray(images, jnp.float32) / 255), np.float64)
     shifted = logits - logits.max(1, keepdims=True)
     nll = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(24), labels]
@@ -102,7 +102,7 @@ def test_data_of_another_shape_are_refused(workdir):
     meta = load(workdir).meta
     meta["config"]["data"]["options"]["num_classes"] = 4
     with pytest.raises(InputError, match=r"has 4 classes of images \(16, 16, 1\), the network was trained for 3 classes"):
-        test_data(meta)
+        evaluation_data(meta)
 
 
 def test_unknown_suite_is_refused(workdir):

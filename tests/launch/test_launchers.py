@@ -12,17 +12,26 @@ DIGITS = "--config=configs/spider/digits.py:quick"
 @pytest.mark.parametrize(
     ("launcher", "arguments", "message"),
     [
-        ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tua=4"], "tua"),
-        ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tau=large"], "tau"),
+        (
+            "train",
+            ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tua=4"],
+            "unknown configuration key 'config.method.tua'; did you mean 'config.method.tau'",
+        ),
+        (
+            "train",
+            ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tau=large"],
+            "could not convert string to float: 'large'",
+        ),
         ("train", ["--config=configs/spider/digits.py:qick", "--workdir={tmp}"], "unknown option 'qick'"),
-        ("train", ["--config=configs/spider/digit.py", "--workdir={tmp}"], "digit.py"),
+        ("train", ["--config=configs/spider/digit.py", "--workdir={tmp}"], "did you mean 'configs/spider/digits.py'"),
         (
             "train",
             ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.optimizer.lr=0"],
             "config.optimizer.lr must be a number above 0",
         ),
         ("train", ["--config=configs/spider/cifar10.py", "--workdir={tmp}", "--config.data.dir={tmp}/none"], "{tmp}/none"),
-        ("train", ["--config=configs/spider/digits.py"], "workdir"),
+        ("train", ["--config=configs/spider/digits.py"], "--workdir must have a value"),
+        ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "quick"], "unexpected argument 'quick'"),
         ("evaluate", ["--workdir={tmp}"], "Train first"),
     ],
 )
