@@ -67,9 +67,10 @@ def repeat(
     end = start + n
     active, part = np.arange(full), state
     for first in range(start, end, size):
+        finished = None if done is None else _finished(done, part)
         # Where `step` closes over traced values, which no argument shows, nobody can look and nobody is dropped.
-        if done is not None and is_concrete(part):
-            state, part, active = _drop(state, part, active, np.asarray(_finished(done, part)))
+        if finished is not None and is_concrete(finished):
+            state, part, active = _drop(state, part, active, np.asarray(finished))
             if not len(active):
                 return state
         part = _chunk(step, context, part, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0)

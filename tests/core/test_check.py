@@ -31,12 +31,27 @@ def refused(function, *arguments, **options):
         (np.where(GOOD > 0.5, np.nan, GOOD), "images hold NaN or infinite values; look at what made them."),
         (np.where(GOOD > 0.5, np.inf, GOOD), "images hold NaN or infinite values; look at what made them."),
         ((GOOD - MEAN) / STD, "they look normalised by mean and standard deviation: normalisation belongs inside the model."),
+        ((GOOD / 2 - MEAN) / STD, "they look normalised by mean and standard deviation"),
         (2 * GOOD - 1, "they look scaled to [-1, 1]: pass (x + 1) / 2 and put that scaling inside the model."),
         (255 * GOOD, "they look like levels of 255: divide by 255."),
         (GOOD * 1.1, "; rescale or clip them."),
         (GOOD - 2e-6 - GOOD.min(), "images must lie in [0, 1], got values from -2e-06"),
     ],
-    ids=["rank3", "rank2", "empty", "uint8", "int32", "nan", "inf", "normalised", "minus one to one", "255", "a little", "tolerance"],
+    ids=[
+        "rank3",
+        "rank2",
+        "empty",
+        "uint8",
+        "int32",
+        "nan",
+        "inf",
+        "normalised",
+        "normalised and dark",
+        "minus one to one",
+        "255",
+        "a little",
+        "tolerance",
+    ],
 )
 def test_images(images, message):
     # Kills: each condition left out, or its message given for another cause.
@@ -52,7 +67,7 @@ def test_good_images_pass_untouched(dtype):
     # Kills: a cast; bounds without tolerance for rounding.
     images = jnp.asarray(GOOD, dtype).at[0, 0, 0, 0].set(1.0)
     assert check.check_images(images) is images
-    rounded = np.clip(GOOD, 0, 1) * np.float32(1 + 5e-7)
+    rounded = np.where(GOOD > 0.5, np.float32(1 + 5e-7), np.float32(-5e-7))
     np.testing.assert_array_equal(check.check_images(rounded), rounded)
 
 
@@ -102,6 +117,7 @@ def test_good_labels_become_int32(dtype):
         (np.array([[0, 0, 1], [0.5, 0.6, 0]]), "row 1 holds values from 0 to 0.6 and sums to 1.1"),
         (np.array([[1.2, -0.2, 0]]), "row 0 holds values from -0.2 to 1.2 and sums to 1;"),
         (np.array([[np.nan, 0.5, 0.5]]), "row 0 holds values from nan"),
+        (np.array([[0, 0, 1], [np.inf, 0, 0]]), "row 1 holds values from 0 to inf"),
     ],
 )
 def test_targets(targets, message):
@@ -110,11 +126,18 @@ def test_targets(targets, message):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_good_targets_pass(dtype):
-    # Kills: a tolerance tighter than the rounding of the dtype.
-    rows = np.random.default_rng(0).dirichlet(np.ones(100), 50)
+@pytest.mark.parametrize("k", [3, 1000])
+def test_good_targets_pass(dtype, k):
+    # Kills: a tolerance tighter than the rounding of the dtype: three thirds are 1.002 in bfloat16.
+    rows = np.random.default_rng(0).dirichlet(np.ones(k), 20)
+    rows[0] = 1 / k
     targets = jnp.asarray(rows, dtype)
-    assert check.check_targets(targets, num_classes=100) is targets
+    assert check.check_targets(targets, num_classes=k) is targets
+
+
+def test_the_tolerance_of_targets_does_not_grow_with_the_classes():
+    # Kills: a tolerance per value, under which 1000 classes may miss 1% of their mass.
+    assert "sums to 0.998" in refused(check.check_targets, np.full((1, 1000), 0.998e-3), num_classes=1000)
 
 
 def test_keys():

@@ -157,7 +157,23 @@ def test_gradient_through_the_loop(n, how, wrap):
 
 
 def never(state):
-    return jnp.zeros(len(state), bool)
+    return state < 0
+
+
+def test_closure_over_values_mapped_by_vmap():
+    # Kills: `done` of the state read on the host where its values are traced, though no argument of repeat was.
+    def final(decay):
+        def closed(context, i, state, config):
+            return state * decay
+
+        return loops.repeat(closed, None, jnp.ones(2), 23, config=None, done=small)
+
+    # At 0.9 the states stop on their way below a half, at 1 they never do.
+    np.testing.assert_allclose(jax.vmap(final)(jnp.array([0.9, 1.0])), [[0.9**7] * 2, [1.0] * 2], rtol=1e-5)
+
+
+def small(state):
+    return state < 0.5
 
 
 def test_constants_under_jit():
