@@ -13,6 +13,7 @@ from robustjax.attacks.projections import random_in_ball, to_ball_and_box, unit_
 from robustjax.core import loops, registry
 from robustjax.core.check import InputError, check_images, check_keys, check_labels, is_concrete
 from robustjax.core.numerics import lift
+from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, LogitsFn, Scalar, ThreatModel
 
 
@@ -175,7 +176,7 @@ _project = jax.jit(to_ball_and_box, static_argnames="norm")
 
 @functools.partial(jax.jit, static_argnames="norm")
 def _draw(keys: Keys, restart: Array, images: Array, eps: Array, *, norm: str) -> Array:
-    keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, restart)
+    keys = stream(keys, restart)
     return to_ball_and_box(images + random_in_ball(keys, images, eps, norm=norm), images, eps, norm=norm)
 
 

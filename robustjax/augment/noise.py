@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from robustjax.augment import radius as radii
-from robustjax.augment.sphere import l2_noise, stream
+from robustjax.augment.sphere import l2_noise
 from robustjax.core import check, numerics
+from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, Scalar
 
 Images = Float[Array, "b h w c"]

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 from robustjax.augment import basic, noise
 from robustjax.augment.esp import esp
 from robustjax.augment.smoothing import as_targets, soft_targets
-from robustjax.augment.sphere import stream
 from robustjax.augment.spider import spider
 from robustjax.core import check, numerics, registry
 from robustjax.core.check import InputError
+from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, Scalar
 
 Pair = tuple[Float[Array, "b h w c"], Float[Array, "b k"]]

@@ -10,18 +10,13 @@ becomes of the label in `smoothing.py`.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from robustjax.core import check, numerics
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Keys, Scalar
 
 Images = Float[Array, "b h w c"]
-
-
-def stream(keys: Keys, index: int) -> Key[Array, " b"]:
-    """Returns the keys number `index` of independent streams, one for each example: one for each thing that is drawn."""
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)
 
 
 def sphere_directions(keys: Keys, images: ArrayLike) -> Images:

@@ -4,8 +4,9 @@ import jax.numpy as jnp
 
 from robustjax.augment import radius as radii
 from robustjax.augment.smoothing import as_targets, check_xi, exponential_confidence, soft_targets
-from robustjax.augment.sphere import l2_noise, stream
+from robustjax.augment.sphere import l2_noise
 from robustjax.core import check, numerics
+from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, Perturbed, Scalar
 
 

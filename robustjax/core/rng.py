@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Integer, Key
 
 from robustjax.core.check import InputError
 
@@ -55,6 +55,6 @@ def on_data(function: Callable[..., Any], *leaves: Any) -> Any:
     return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
 
 
-def stream(keys: Key[Array, " b"], index: Int[Array, ""] | int) -> Key[Array, " b"]:
+def stream(keys: Key[Array, " b"], index: Integer[Array, ""] | int) -> Key[Array, " b"]:
     """Returns the keys number `index` of independent streams, one for each example: one for each thing that is drawn."""
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, index)

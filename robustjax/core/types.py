@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from robustjax.core.check import InputError
 
-Scalar = float | int | np.floating | np.integer | Float[Array, ""]
+Scalar = float | int | np.floating | np.integer | Float[Array, ""] | Integer[Array, ""]
 """A number that may be a Python or NumPy number, or traced."""
 
 Keys = Key[Array, " b"]
