@@ -8,7 +8,7 @@ import pytest
 
 from robustjax.core.check import InputError
 from robustjax.evaluate import report, run, suites
-from robustjax.evaluate.load import load, evaluation_data
+from robustjax.evaluate.load import evaluation_data, load
 from robustjax.io import results
 from robustjax.train import loop
 from tests import tiny

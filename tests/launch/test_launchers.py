@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.data import writing
 from tests.launch import commands
 
 DIGITS = "--config=configs/spider/digits.py:quick"
@@ -52,3 +53,14 @@ def test_train_then_evaluate_prints_the_table(tmp_path):
     assert "quick, not comparable" in done.stdout and "| SPIDER (tau 8, xi 0.3) |" in done.stdout
     for kind in ("md", "json", "png"):
         assert (tmp_path / f"report.{kind}").exists()
+
+
+def test_quick_cifar10_trains_on_real_data(tmp_path):
+    # Kills: a quick form that quietly trains on something else where its own data are there.
+    folder = writing.real("tfds_small")
+    trained = commands.run("train", "--config=configs/spider/cifar10.py:quick", f"--workdir={tmp_path}", TFDS_DATA_DIR=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert "in place of" not in trained.stderr
+    done = commands.run("evaluate", f"--workdir={tmp_path}", "--suite=clean", f"--data_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert "CIFAR-10, JPEG re-encoded" in done.stdout and "quick, not comparable" in done.stdout

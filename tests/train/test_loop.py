@@ -93,3 +93,17 @@ def test_pmap_and_streams_train_the_same_network(finished, tmp_path):
 def test_batch_that_does_not_split_over_devices_is_refused(tmp_path):
     with pytest.raises(InputError, match="a batch of 12 does not split over 8 devices; nearest that does: 8 or 16"):
         loop.train(tiny.config(batch_size=12), tmp_path, quiet=True)
+
+
+def test_longer_runs_compile_no_more_programs(tmp_path):
+    # Kills: a program for each batch, epoch or validation.
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(lambda event, seconds, **_: events.append(event))
+
+    def programs(epochs: int) -> int:
+        before = events.count("/jax/core/compile/backend_compile_duration")
+        loop.train(tiny.config(epochs=epochs), tmp_path / str(epochs), quiet=True)
+        return events.count("/jax/core/compile/backend_compile_duration") - before
+
+    programs(1)  # compiles what all runs of a process share
+    assert programs(2) == programs(5) > 0
