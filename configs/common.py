@@ -83,20 +83,30 @@ def parse(text: str | None, **defaults: str) -> dict:
     return options
 
 
-def set_method(config: ml_collections.ConfigDict, name: str, methods: dict[str, dict]) -> None:
-    """Sets the method and its options from the table of a configuration file.
+def with_method(text: str | None, methods: dict[str, dict], train, **defaults: str) -> ml_collections.ConfigDict:
+    """Returns the configuration of a file whose methods share one way of training.
+
+    Args:
+        text: what stands behind ':' of the configuration's path.
+        methods: {method: its options}.
+        train: returns the training recipe (see configs/recipes.py), from the options of `defaults` other than the method.
+        **defaults: the options that the file knows, `method` among them.
 
     Raises:
-        ValueError: if the table does not have it.
+        ValueError: for an unknown option or method.
     """
+    options = parse(text, **defaults)
+    quick, name = options.pop("quick"), options.pop("method")
     if name not in methods:
         raise ValueError(f"unknown method {name!r} of this configuration; known: {', '.join(sorted(methods))}.")
+    config = train(**options)
     config.method = ml_collections.ConfigDict({"name": name, **methods[name]})
+    return finish(config, quick=quick)
 
 
-def finish(config: ml_collections.ConfigDict, options: dict) -> ml_collections.ConfigDict:
+def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.ConfigDict:
     """Applies what every file shares: the quick form makes any configuration a run of seconds on a CPU."""
-    if options["quick"]:
+    if quick:
         config.quick = True
         config.epochs = 2
         config.batch_size = 64

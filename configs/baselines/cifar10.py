@@ -12,4 +12,4 @@ from configs import common, recipes
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
     options = common.parse(text, model="wrn")
-    return common.finish(recipes.cifar("cifar10", epochs=400, model=options["model"]), options)
+    return common.finish(recipes.cifar("cifar10", epochs=400, model=options["model"]), quick=options["quick"])

@@ -12,4 +12,4 @@ from configs import common, recipes
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
     options = common.parse(text)
-    return common.finish(recipes.digits(), options)
+    return common.finish(recipes.digits(), quick=options["quick"])

@@ -5,7 +5,7 @@ Command: python launch/train.py --config=configs/esp/digits.py --workdir=runs/es
 Cost: about ten seconds on two CPU cores.
 Expected: not in the paper.
 sigma = tau / 2 and tau close to epsilon as in the paper; xi = 0.426 is its gamma = 10 (`augment.xi_from_ratio`). The paper chose
-epsilon by a grid that it does not print: ours is half of SPIDER's tau.
+epsilon by a grid that it does not print: 4 was chosen here, half of SPIDER's tau.
 Options behind ':': quick; method=esp|l2_sphere|none.
 """
 
@@ -20,7 +20,4 @@ METHODS = {
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    options = common.parse(text, method="esp")
-    config = recipes.digits()
-    common.set_method(config, options["method"], METHODS)
-    return common.finish(config, options)
+    return common.with_method(text, METHODS, recipes.digits, method="esp")

@@ -20,7 +20,4 @@ METHODS = {
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    options = common.parse(text, method="spider")
-    config = recipes.digits()
-    common.set_method(config, options["method"], METHODS)
-    return common.finish(config, options)
+    return common.with_method(text, METHODS, recipes.digits, method="spider")

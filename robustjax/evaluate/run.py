@@ -20,7 +20,7 @@ from robustjax.core import ThreatModel, check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
 from robustjax.evaluate import suites
-from robustjax.evaluate.load import Loaded, load, evaluation_data
+from robustjax.evaluate.load import Loaded, evaluation_data, load
 from robustjax.io import log, results
 
 ECE_BINS = 15
