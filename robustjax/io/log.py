@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from robustjax.core.check import InputError
@@ -88,15 +89,35 @@ def say(message: str) -> None:
 
 @contextlib.contextmanager
 def progress(description: str, total: int, *, start: int = 0, quiet: bool = False):
-    """Shows a progress line with the time left; yields `update(done, text)`.
+    """Shows how far something is and the time left; yields `update(done, text)`.
 
-    On a terminal it is a live bar; elsewhere (a file, a job's log) nothing is drawn.
+    On a terminal it is a live bar; elsewhere (a file, a job's log) a line at most every ten seconds.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=quiet or not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total, completed=start, text="")
-        yield lambda done, text="": bar.update(task, completed=done, text=text)
+    if quiet:
+        yield lambda done, text="": None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task(description, total=total, completed=start, text="")
+            yield lambda done, text="": bar.update(task, completed=done, text=text)
+    else:
+        yield _Lines(description, total, start)
+
+
+class _Lines:
+    """Progress as lines of text, for where no bar can be drawn."""
+
+    def __init__(self, description: str, total: int, start: int):
+        self.description, self.total, self.start = description, total, start
+        self.began = self.said = time.monotonic()
+
+    def __call__(self, done: int, text: str = "") -> None:
+        now = time.monotonic()
+        if now - self.said >= 10 and done > self.start:
+            left = (now - self.began) * (self.total - done) / (done - self.start)
+            say(f"{self.description} {done}/{self.total} {text}, about {left:.0f} s left")
+            self.said = now

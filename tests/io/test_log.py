@@ -39,3 +39,13 @@ def test_unwritable_workdir_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write the workdir"), log.lock(tmp_path / "file" / "run"):
         pass
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys, monkeypatch):
+    # Kills: silence for hours in a job's log; a line for every step.
+    clock = iter([0.0, 4.0, 12.0, 13.0])
+    monkeypatch.setattr(log.time, "monotonic", lambda: next(clock))
+    show = log._Lines("training", 100, 10)
+    for done in (20, 40, 50):
+        show(done, "7 images/s")
+    assert capsys.readouterr().err == "training 40/100 7 images/s, about 24 s left\n"
