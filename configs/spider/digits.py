@@ -11,8 +11,8 @@ Options behind ':': quick; method=spider|no_ls|std_ls|none.
 from configs import common, recipes
 
 METHODS = {
-    "spider": {"tau": 8.0, "xi": 0.3},
-    "no_ls": {"tau": 8.0},  # the same perturbation with the hard label
+    "spider": {"tau": 4.0, "xi": 0.5},
+    "no_ls": {"tau": 4.0},  # the same perturbation with the hard label
     "std_ls": {"alpha": 0.1},  # standard label smoothing, no perturbation
     "none": {},
 }

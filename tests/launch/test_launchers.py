@@ -50,7 +50,7 @@ def test_train_then_evaluate_prints_the_table(tmp_path):
     assert re.search(r"best validation accuracy \d+\.\d+ % at step \d+", trained.stdout) and "quick, not comparable" in trained.stderr
     done = commands.run("evaluate", f"--workdir={tmp_path}", "--suite=attacks")
     assert done.returncode == 0, done.stderr
-    assert "quick, not comparable" in done.stdout and "| SPIDER (tau 8, xi 0.3) |" in done.stdout
+    assert "quick, not comparable" in done.stdout and "| SPIDER (tau 4, xi 0.5) |" in done.stdout
     for kind in ("md", "json", "png"):
         assert (tmp_path / f"report.{kind}").exists()
 
