@@ -79,6 +79,8 @@ def parse(text: str | None, **defaults: str) -> dict:
         name, _, value = part.partition("=")
         if name not in options:
             raise ValueError(f"unknown option {name!r} of this configuration; known: {', '.join(sorted(options))}.")
+        if name == "quick" and value:
+            raise ValueError(f"'quick' takes no value, got {part!r}; leave it out for the full form.")
         options[name] = True if name == "quick" else value
     return options
 

@@ -196,6 +196,7 @@ def main() -> None:
 
     from robustjax.io import results
 
+    jax.config.update("jax_compilation_cache_dir", None)  # compilation is measured too
     cases = [
         ("digits", 16, 1, 128, {"name": "small_cnn", "options": {"width": 16}}),
         ("cifar", 32, 3, 128, {"name": "small_cnn", "options": {"width": 32}}),

@@ -3,6 +3,7 @@
 Import this before robustjax.
 """
 
+import itertools
 import os
 import runpy
 import sys
@@ -34,7 +35,9 @@ def run(main) -> None:
     """Runs a launcher: what a user can mend is printed in one line, with exit status 2."""
 
     def wrapped(argv):
-        logging.set_verbosity(logging.ERROR)  # Orbax tells each of its steps at level info
+        logging.set_verbosity(
+            logging.FATAL
+        )  # Orbax tells its steps and the tracebacks of its threads; what fails reaches us as an exception
         cache_compilations()
         try:
             main()
@@ -78,15 +81,18 @@ def _unknown_key(argv: list[str]) -> str:
     """Names the first override whose key the configuration does not have, and the nearest that it has."""
     path, text = _config_file(argv)
     known = [f"config.{key}" for key in flattened(runpy.run_path(path)["get_config"](text).to_dict())]
-    asked = (argument[2:].split("=")[0] for argument in argv if argument.startswith("--config."))
-    return str(registry.unknown("configuration key", next(key for key in asked if key not in known), known))
+    asked = (argument.lstrip("-").split("=")[0] for argument in argv if argument.lstrip("-").startswith("config."))
+    return str(registry.unknown("configuration key", next((key for key in asked if key not in known), "?"), known))
 
 
 def _config_file(argv: list[str]) -> tuple[str, str]:
     """Returns the path and the text behind ':' of --config."""
-    wanted = next(argument for argument in argv if argument.startswith("--config="))
-    path, _, text = wanted.removeprefix("--config=").partition(":")
-    return path, text
+    for argument, following in itertools.pairwise([*argv, ""]):
+        name, _, value = argument.lstrip("-").partition("=")
+        if name == "config":
+            path, _, text = (value or following).partition(":")
+            return path, text
+    return "", ""
 
 
 def flattened(config: dict, prefix: str = "") -> dict:

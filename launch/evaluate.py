@@ -4,6 +4,9 @@ python launch/evaluate.py --workdir=runs/spider
 python launch/evaluate.py --workdir=runs/baseline --workdir=runs/spider --suite=full --report=runs/report
 """
 
+import shlex
+import sys
+
 import entry  # isort: skip
 from absl import flags
 
@@ -11,7 +14,9 @@ _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a trained run; 
 _SUITE = flags.DEFINE_string("suite", "full", "What to measure: clean, corruptions, attacks or full.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy), 'last' or a step.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
-_LIMIT = flags.DEFINE_integer("limit", 0, "Measure that many test images only (0: all).", lower_bound=0)
+_LIMIT = flags.DEFINE_integer(
+    "limit", 0, "Measure that many test images only (0: as in the run's configuration, by default all).", lower_bound=0
+)
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
 flags.mark_flag_as_required("workdir")
@@ -21,10 +26,9 @@ def main() -> None:
     """Evaluates every workdir, prints the table and writes the report."""
     from robustjax.evaluate import report, run
 
-    for workdir in _WORKDIR.value:
-        run.evaluate(workdir, suite=_SUITE.value, checkpoint=_CHECKPOINT.value, data_dir=_DATA_DIR.value, limit=_LIMIT.value)
-    folders = " ".join(f"--workdir={workdir}" for workdir in _WORKDIR.value)
-    made = report.collect(_WORKDIR.value, command=f"python launch/evaluate.py {folders} --suite={_SUITE.value}", table=_TABLE.value)
+    options = {"suite": _SUITE.value, "checkpoint": _CHECKPOINT.value, "data_dir": _DATA_DIR.value, "limit": _LIMIT.value}
+    runs = [(workdir, run.evaluate(workdir, **options)) for workdir in _WORKDIR.value]
+    made = report.collect(runs, command=shlex.join(["python", *sys.argv]), table=_TABLE.value)
     print(report.markdown(made))
     for path in report.write(made, _REPORT.value or _WORKDIR.value[0]):
         print(path)

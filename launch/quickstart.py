@@ -95,14 +95,14 @@ def main() -> None:
     if _SEARCH.value:
         search(_OUT.value)
         return
-    workdirs = []
+    runs = []
     for method, name in (("none", "baseline"), ("spider", "spider")):
         for seed in range(_SEEDS.value):
-            workdirs.append(f"{_OUT.value}/{name}_{seed}")
+            workdir = f"{_OUT.value}/{name}_{seed}"
             log.say(f"{name}, seed {seed}: training and evaluating")
-            loop.train(_config(method, seed), workdirs[-1])
-            run.evaluate(workdirs[-1])
-    made = report.collect(workdirs, command="launch/quickstart.sh", title="Quickstart: scikit-learn's digits at 16x16 pixels")
+            loop.train(_config(method, seed), workdir)
+            runs.append((workdir, run.evaluate(workdir)))
+    made = report.collect(runs, command="launch/quickstart.sh", title="Quickstart: scikit-learn's digits at 16x16 pixels")
     print(report.markdown(made))
     print("\n".join(compare(made)))
     for path in report.write(made, _OUT.value):

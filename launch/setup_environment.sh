@@ -7,8 +7,8 @@ if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (
     echo "error: robustjax needs Python 3.11 to 3.13; '$python' is $("$python" --version 2>&1). Set ROBUSTJAX_PYTHON." >&2
     exit 2
 fi
-if [ ! -x "$venv/bin/python" ]; then
-    "$python" -m venv "$venv" || { echo "error: could not make $venv; on Debian: apt install python3-venv" >&2; exit 2; }
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    "$python" -m venv --clear "$venv" || { echo "error: could not make $venv; on Debian: apt install python3-venv" >&2; exit 2; }
 fi
 # Installed again only when packaging or the extras have changed.
 stamp="$venv/.robustjax-$(cat setup.py pyproject.toml | cksum | cut -d' ' -f1)-${1:-plain}"

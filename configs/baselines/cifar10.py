@@ -1,7 +1,7 @@
 """The plain baseline on CIFAR-10: the same network, schedule and crop as SPIDER's, without its perturbation.
 
 Command: python launch/train.py --config=configs/baselines/cifar10.py --workdir=runs/baseline_cifar10
-Cost: 125,000 steps of 128 images; with :model=small minutes on a CPU.
+Cost: 124,800 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mCE 25.57 ± 0.45 %, clean accuracy 95.37 %, PGD errors 68.57 % (L2) and 99.52 % (L-inf): SPIDER, Tables 3 and 4.
 Options behind ':': quick; model=wrn|resnet18|small.
 """

@@ -43,18 +43,19 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
                 log.say(f"warning: {error} Trying another.")
                 continue
             weights = state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}
-            apply, params, batch_stats = models.split(models.make(**meta["model"]))
-            # Orbax gives an empty dict back as None or as {}.
-            restored = weights["params"], weights["batch_stats"] or {}
-            del params, batch_stats
-            return Loaded(models.logits_fn(apply, *restored), step, meta)
+            apply, _, _ = models.split(models.make(**meta["model"]))
+            # Orbax gives an empty dict back as None.
+            return Loaded(models.logits_fn(apply, weights["params"], weights["batch_stats"] or {}), step, meta)
         else:
             break
-    raise InputError(f"none of the checkpoints in {checkpoints.folder} can be read; train again, or restore a copy of that folder.")
+    which = "none of the checkpoints" if checkpoint in ("best", "last") else f"not even checkpoint {checkpoint}"
+    raise InputError(
+        f"{which} in {checkpoints.folder} can be read; try another --checkpoint, train again, or restore a copy of that folder."
+    )
 
 
 def _candidates(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
-    best = checkpoints.best_step()  # refuses an empty folder
+    best, _ = checkpoints.best()  # refuses an empty folder
     steps = checkpoints.steps()
     if wanted == "best":
         return [best, *(s for s in reversed(steps) if s != best)]

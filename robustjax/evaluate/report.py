@@ -5,24 +5,22 @@ all that its table says, so that a table can be printed again from the file (REA
 """
 
 import json
-import math
 import statistics
 from importlib import resources
 from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
-from robustjax.evaluate import run
 from robustjax.io import results
 
 METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
 
 
-def collect(workdirs: list[str | Path], *, command: str = "", title: str = "", table: str = "") -> dict:
-    """Gathers the stored results of runs into one report.
+def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", title: str = "", table: str = "") -> dict:
+    """Gathers the results of runs into one report.
 
     Args:
-        workdirs: folders of evaluated runs.
+        runs: for each run its folder and what `run.evaluate` gave.
         command: what made the report, for its footer.
         title: its heading.
         table: a key of reference/tables.json, whose numbers stand beside ours.
@@ -31,73 +29,69 @@ def collect(workdirs: list[str | Path], *, command: str = "", title: str = "", t
         A JSON-like dict: title, command, data, rows, environment, notes, reference.
 
     Raises:
-        InputError: if a run has not been evaluated, or runs of different items or test sizes would share a row.
+        InputError: if runs of other items or test sizes would share a table, or a seed is there twice.
     """
+    summaries = [_summary(Path(workdir), found) for workdir, found in runs]
+    first = summaries[0]
+    for summary in summaries[1:]:
+        if (summary["n"], set(summary["numbers"])) != (first["n"], set(first["numbers"])):
+            raise InputError(
+                f"{summary['workdir']} was measured on {summary['n']} images ({', '.join(summary['numbers'])}), {first['workdir']} on "
+                f"{first['n']} ({', '.join(first['numbers'])}); one table needs the same --suite, --limit and attacks."
+            )
     groups: dict[str, list[dict]] = {}
-    for workdir in workdirs:
-        summary = _summary(Path(workdir))
-        groups.setdefault(summary["key"], []).append(summary)
+    for summary in summaries:
+        group = groups.setdefault(json.dumps(results.comparable({**summary["config"], "seed": None}), sort_keys=True), [])
+        if any(other["config"]["seed"] == summary["config"]["seed"] for other in group):
+            raise InputError(f"{summary['workdir']} repeats a run of the same configuration and seed; name each run once.")
+        group.append(summary)
     rows = [_row(group) for group in groups.values()]
-    first = next(iter(groups.values()))[0]
+    if len({json.dumps(row["model"]) for row in rows}) > 1:
+        rows = [row | {"label": f"{row['label']}, {_network(row['model'])}"} for row in rows]
     return {
-        "title": title or f"Results on {first['data']['provenance']}",
+        "title": title or f"Results on {first['data']}",
         "command": command,
-        "data": sorted({s["data"]["provenance"] for group in groups.values() for s in group}),
-        "notes": sorted({note for group in groups.values() for s in group for note in s["notes"]}),
+        "data": sorted({summary["data"] for summary in summaries}),
+        "notes": sorted({note for summary in summaries for note in summary["notes"]}),
         "rows": rows,
         "environment": first["environment"],
         "reference": _reference(table, rows) if table else None,
     }
 
 
-def _summary(workdir: Path) -> dict:
-    """Returns one run's numbers, from its files."""
+def _summary(workdir: Path, found: list[dict]) -> dict:
+    """Returns one run's numbers."""
     config = results.read_json(workdir / "config.json")
-    found = {result["name"]: result for result in run.stored(workdir)}
-    if config is None or "clean" not in found:
-        raise InputError(f"{workdir} has not been evaluated: run python launch/evaluate.py --workdir={workdir} first.")
-    identities = {(r["run"]["checkpoint_step"], r["run"]["config_hash"], r["n"]) for r in found.values()}
-    if len(identities) > 1:
-        raise InputError(f"{workdir}/evaluation mixes results of several checkpoints or test sizes; delete it and evaluate again.")
     training = results.read_json(workdir / "training.json") or {}
-    clean = found["clean"]
-    numbers = {
-        "clean_accuracy": clean["metrics"]["accuracy"],
-        "nll_nats": clean["metrics"]["nll_nats"],
-        "ece_15_bins": clean["metrics"]["ece_15_bins"],
-    }
-    errors: dict[str, dict[int, float]] = {}
-    for result in found.values():
+    by_name = {result["name"]: result for result in found}
+    clean = by_name["clean"]
+    numbers = {name: clean["metrics"][key] for name, key in (("clean_accuracy", "accuracy"), ("nll_nats",) * 2, ("ece_15_bins",) * 2)}
+    errors: dict[str, list[float]] = {}
+    for result in found:
         item = result["run"]["item"]
-        if item["kind"] == "corruption":
-            errors.setdefault(item["options"]["name"], {})[item["options"]["severity"]] = result["metrics"]["error"]
+        if item["kind"] == "corruption":  # severities come in rising order, see suites
+            errors.setdefault(item["options"]["name"], []).append(result["metrics"]["error"])
         elif item["kind"] == "attack":
             numbers[f"{item['name'].removeprefix('attack/')}_error"] = result["metrics"]["error"]
-    per_corruption = {}
     if errors:
-        found_mce = metrics.mean_corruption_error({name: [by[s] for s in sorted(by)] for name, by in errors.items()})
-        numbers["mce"] = float(found_mce.mce)
-        per_corruption = {name: [by[s] for s in sorted(by)] for name, by in errors.items()}
-    without_seed = {**config, "seed": None}
+        numbers["mce"] = float(metrics.mean_corruption_error(errors).mce)
     return {
-        "key": json.dumps(without_seed, sort_keys=True),
+        "workdir": str(workdir),
         "config": config,
         "numbers": numbers,
-        "per_corruption": per_corruption,
-        "attacks": config["evaluation"]["attacks"],
+        "per_corruption": errors,
         "n": clean["n"],
-        "data": {"provenance": clean["run"]["data"]},
+        "step": clean["run"]["checkpoint_step"],
+        "data": clean["run"]["data"],
         "notes": clean["run"]["notes"],
         "environment": clean["environment"],
-        "training_seconds": training.get("seconds", math.nan),
+        "training_seconds": training.get("seconds"),
     }
 
 
 def _row(group: list[dict]) -> dict:
     """Returns the row of the runs that differ in their seed only."""
     config = group[0]["config"]
-    if len({(s["n"], *sorted(s["numbers"])) for s in group}) > 1:
-        raise InputError("runs of one row were evaluated on different items; evaluate them with the same --suite.")
     method = config["method"]["name"]
     options = {name: value for name, value in config["method"].items() if name != "name"}
     return {
@@ -108,15 +102,16 @@ def _row(group: list[dict]) -> dict:
         "model": config["model"],
         "epochs": config["epochs"],
         "batch_size": config["batch_size"],
-        "seeds": sorted(s["config"]["seed"] for s in group),
+        "seeds": [s["config"]["seed"] for s in group],
         "n": group[0]["n"],
-        "attacks": group[0]["attacks"],
+        "steps": [s["step"] for s in group],
+        "attacks": config["evaluation"]["attacks"],
         "metrics": {name: _spread([s["numbers"][name] for s in group]) for name in group[0]["numbers"]},
         "per_corruption": {
             name: [statistics.fmean(s["per_corruption"][name][i] for s in group) for i in range(len(severities))]
             for name, severities in group[0]["per_corruption"].items()
         },
-        "training_seconds": statistics.fmean(s["training_seconds"] for s in group),
+        "training_seconds": [s["training_seconds"] for s in group],
     }
 
 
@@ -168,29 +163,39 @@ def _cell(spread: dict, name: str) -> str:
     return text if spread["std"] is None else f"{text} ± {100 * spread['std']:.2f}"
 
 
+def _network(model: dict) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in sorted(model["options"].items()))
+    return model["name"] + (f" ({options})" if options else "")
+
+
 def _footer(report: dict) -> list[str]:
-    row, where = report["rows"][0], report["environment"]
-    seeds = f"seeds {', '.join(map(str, row['seeds']))} (mean ± standard deviation)" if len(row["seeds"]) > 1 else f"seed {row['seeds'][0]}"
-    options = ", ".join(f"{k} {v}" for k, v in sorted(row["model"]["options"].items()))
+    rows, where = report["rows"], report["environment"]
+    first = rows[0]
+
+    def distinct(of) -> str:
+        return " / ".join(dict.fromkeys(of(row) for row in rows))
+
+    seeds = distinct(lambda row: ", ".join(map(str, row["seeds"])))
     lines = [
-        f"Data: {'; '.join(report['data'])}; {row['n']} test images. Network: {row['model']['name']}{f' ({options})' if options else ''}; "
-        f"{row['epochs']} epochs, batch {row['batch_size']}, augmentation {' + '.join(row['augment']) or 'none'}; {seeds}; "
-        "best epoch by validation accuracy.",
+        f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: _network(row['model']))}; "
+        f"{distinct(lambda row: str(row['epochs']))} epochs, batch {distinct(lambda row: str(row['batch_size']))}, "
+        f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}; seeds {seeds}"
+        f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
+        f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}.",
     ]
-    if row["per_corruption"]:
-        lines.append(f"Corruptions (generated, not the published files), severities 1-5: {', '.join(row['per_corruption'])}.")
-    for name, attack in sorted(row["attacks"].items()):
-        lines.append(
-            f"{name}: {attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random start, "
-            "pixels in [0, 1]; an image wrong without the attack counts as an error."
-        )
+    if first["per_corruption"]:
+        lines.append(f"Corruptions (generated, not the published files), severities 1-5: {', '.join(first['per_corruption'])}.")
+    for name, attack in sorted(first["attacks"].items()):
+        if f"{name}_error" in first["metrics"]:
+            lines.append(
+                f"{name}: {attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
+                "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
+            )
     lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
     if report["command"]:
         lines.append(f"Command: `{report['command']}`.")
     if report["reference"]:
-        lines.append(
-            f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}: another scale than this run's."
-        )
+        lines.append(f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}.")
     return [line + "  " for line in lines[:-1]] + lines[-1:]
 
 
@@ -201,6 +206,7 @@ def write(report: dict, folder: str | Path, *, name: str = "report") -> list[Pat
     folder = Path(folder)
     paths = [folder / f"{name}.{kind}" for kind in ("json", "md", "png")]
     results.write_json(paths[0], report)
-    paths[1].write_text(markdown(report))
-    plots.overview(report, paths[2])
+    with results.writing(folder):
+        paths[1].write_text(markdown(report))
+        plots.overview(report, paths[2])
     return paths

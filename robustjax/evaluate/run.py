@@ -3,6 +3,7 @@
 Every example is counted exactly once; only this module divides.
 """
 
+import functools
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -66,11 +67,11 @@ def evaluate(
     """Measures a run's network on its test set.
 
     Args:
-        workdir: the run's folder; results go to `workdir/evaluation`.
+        workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`.
         suite: see suites.SUITES.
         checkpoint: 'best', 'last' or a step.
         data_dir: where the data lie now, if elsewhere than in training.
-        limit: measure only that many test examples (0: all, or what the run's configuration says).
+        limit: measure only that many test examples (0: as the run's configuration says, by default all).
         quiet: no progress line.
 
     Returns:
@@ -82,18 +83,20 @@ def evaluate(
     loaded = load(workdir, checkpoint=checkpoint)
     config = loaded.meta["config"]
     items = suites.items(suite, config)
-    source = evaluation_data(loaded.meta, dir=data_dir).test
-    ids = splits.subset(len(source), limit or config["data"]["limit_test"])
-    found, parts = [], None
+    dataset = evaluation_data(loaded.meta, dir=data_dir)
+    ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
+    folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
+    parts = functools.partial(_parts, dataset.test, ids, config["evaluation"]["batch_size"])
+    found, unchecked = [], True
     with log.progress("evaluating", len(items), quiet=quiet) as show:
         for done, item in enumerate(items, 1):
-            identity = _identity(loaded, item, len(ids))
-            path = Path(workdir) / "evaluation" / f"{item.name}.json"
+            identity = _identity(loaded, item, dataset.provenance, len(ids))
+            path = folder / f"{item.name}.json"
             stored = results.read(path)
             if stored is None or stored["run"] != identity:
-                if parts is None:
-                    parts = _parts(source, ids, config["evaluation"]["batch_size"])
-                    for warning in check.check_logits_fn(loaded.logits_fn, parts[0].images, parts[0].labels):
+                if unchecked:
+                    first, unchecked = next(parts()), False
+                    for warning in check.check_logits_fn(loaded.logits_fn, first.images, first.labels):
                         log.say(f"warning: {warning}")
                 stored = _measure(loaded, item, parts, identity)
                 results.write_json(path, stored)
@@ -102,16 +105,16 @@ def evaluate(
     return found
 
 
-def _identity(loaded: Loaded, item: suites.Item, n: int) -> dict:
+def _identity(loaded: Loaded, item: suites.Item, provenance: str, n: int) -> dict:
     """Returns what decides a number: a stored result of another identity is measured again."""
     config = loaded.meta["config"]
     return results.canonical(
         {
             "robustjax": robustjax.__version__,
-            "config_hash": results.config_hash(config),
+            "config_hash": results.config_hash(results.comparable(config)),
             "seed": config["seed"],
             "checkpoint_step": loaded.step,
-            "data": loaded.meta["data"]["provenance"],
+            "data": provenance,
             "split": "test",
             "n": n,
             "item": item._asdict(),
@@ -120,19 +123,17 @@ def _identity(loaded: Loaded, item: suites.Item, n: int) -> dict:
     )
 
 
-def _parts(source, ids: np.ndarray, batch_size: int) -> list[_Part]:
-    parts = []
+def _parts(source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
     for chosen, mask in batches.padded(ids, min(batch_size, len(ids))):
         images, labels = source.fetch(chosen)
-        parts.append(_Part(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels), jnp.asarray(chosen), jnp.asarray(mask)))
-    return parts
+        yield _Part(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels), jnp.asarray(chosen), jnp.asarray(mask))
 
 
-def _measure(loaded: Loaded, item: suites.Item, parts: list[_Part], identity: dict) -> dict:
+def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict) -> dict:
     began = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(item.name.encode()))
     transform = _KINDS[item.kind](loaded.logits_fn, item.options)
-    sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts]
+    sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts()]
     total = jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *sums)
     n = identity["n"]
     if int(total.count) != n:
@@ -181,11 +182,3 @@ def _attack(logits_fn, options: dict) -> Callable:
 
 
 _KINDS = {"clean": _clean, "corruption": _corruption, "attack": _attack}
-
-
-def stored(workdir: str | Path) -> Iterator[dict]:
-    """Yields the results that lie in a run's folder, in the order of their names."""
-    for path in sorted((Path(workdir) / "evaluation").rglob("*.json")):
-        result = results.read(path)
-        if result is not None:
-            yield result

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from robustjax.core.check import InputError
+from robustjax.io import log, results
 
 METRIC = "validation_accuracy"
 
@@ -56,10 +57,17 @@ class Checkpoints:
             raise InputError(
                 f"no checkpoints in {workdir}: looked for {self.folder}. Train first: python launch/train.py --workdir={workdir} ..."
             )
+        if not read_only:
+            # Orbax reads the metrics of all checkpoints to choose the best, and raises for a damaged file.
+            for step in sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit()):
+                if self._validation_accuracy(step) < 0:
+                    log.say(
+                        f"warning: the metrics of checkpoint {step} in {self.folder} cannot be read. It was moved to {self._move(step)}."
+                    )
         policies = ocp.checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(n=1, get_metric_fn=_accuracy)])
         options = ocp.CheckpointManagerOptions(
-            best_fn=_accuracy,  # without it Orbax does not write the metrics down
+            best_fn=None if read_only else _accuracy,  # without it Orbax does not write the metrics down; with it, it reads them all
             preservation_policy=None if read_only else keep,
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
@@ -93,8 +101,8 @@ class Checkpoints:
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
-    def best_step(self) -> int:
-        """Returns the step of highest validation accuracy, the later of equals.
+    def best(self) -> tuple[int, float]:
+        """Returns the step of highest validation accuracy (the later of equals), and that accuracy.
 
         Raises:
             InputError: if there is no complete checkpoint.
@@ -104,7 +112,13 @@ class Checkpoints:
             raise InputError(
                 f"no complete checkpoint in {self.folder}; the run was stopped before its first one. Run the training command again."
             )
-        return max(steps, key=lambda step: ((self._manager.metrics(step) or {}).get(METRIC, -1.0), step))
+        accuracy, step = max((self._validation_accuracy(step), step) for step in steps)
+        return step, accuracy
+
+    def _validation_accuracy(self, step: int) -> float:
+        # Read by hand: Orbax raises for a damaged file, and one damaged file must not hide the other checkpoints.
+        metrics = results.read_json(self.folder / str(step) / "metrics" / "metrics")
+        return metrics[METRIC] if isinstance(metrics, dict) and METRIC in metrics else -1.0
 
     def restore(self, step: int, *, like: dict | None = None) -> tuple[dict, dict]:
         """Reads one checkpoint, onto the first device whatever devices wrote it.
@@ -117,7 +131,8 @@ class Checkpoints:
             (state, meta).
 
         Raises:
-            DamagedCheckpoint: if it cannot be read, or differs from its checksums or from `like`.
+            DamagedCheckpoint: if it cannot be read, or differs from its checksums.
+            InputError: if it is whole but holds another state than `like`.
         """
         ocp = self._ocp
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -140,11 +155,15 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> Path:
         """Moves a damaged checkpoint out of the way, keeping its files; returns where they are."""
+        target = self._move(step)
+        self._manager.reload()
+        return target
+
+    def _move(self, step: int) -> Path:
         target = self.folder.parent / "damaged" / str(step)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         shutil.move(self.folder / str(step), target)
-        self._manager.reload()
         return target
 
     def wait(self) -> None:
@@ -158,7 +177,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._manager.close()
+        with _writing(self.folder):
+            self._manager.close()
 
 
 class DamagedCheckpoint(InputError):
@@ -206,7 +226,7 @@ def _compare(stored, like, step: int) -> None:
     # Orbax refuses another tree too, but sometimes leaves a thread's traceback behind, and does not name the array.
     wrong = sorted(name for name in stored.keys() | like.keys() if stored.get(name) != like.get(name))
     if wrong:
-        raise DamagedCheckpoint(
-            f"checkpoint {step} holds another state than this configuration builds: {len(wrong)} arrays differ, first {wrong[0]} "
-            f"(stored {stored.get(wrong[0])}, expected {like.get(wrong[0])})."
+        raise InputError(
+            f"checkpoint {step} holds another state than this version builds: {len(wrong)} arrays differ, first {wrong[0]} "
+            f"(stored {stored.get(wrong[0])}, expected {like.get(wrong[0])}). Go on with the version that wrote it, or choose another --workdir."
         )

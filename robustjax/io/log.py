@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from robustjax.core.check import InputError
+from robustjax.io import results
 
 
 class JsonLines:
@@ -26,15 +27,17 @@ class JsonLines:
         self.path = Path(path)
         kept = [record for record in read_lines(self.path) if record["step"] <= keep_to]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(temporary, self.path)
-        self._file = open(self.path, "a")
+        with results.writing(self.path):
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            os.replace(temporary, self.path)
+            self._file = open(self.path, "a")
 
     def write(self, record: dict) -> None:
         """Appends a record and forces it to the disk, so that no checkpoint is newer than its line."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with results.writing(self.path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self):
         return self
@@ -62,23 +65,22 @@ def lock(workdir: str | os.PathLike):
         InputError: if another process holds it, or the folder cannot be written.
     """
     workdir = Path(workdir)
-    try:
+    with results.writing(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / ".lock", "a+")
-    except OSError as error:
-        raise InputError(f"cannot write the workdir {workdir}: {error.strerror or error}. Choose another with --workdir.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise InputError(
                 f"another run (process {holder}) is using the workdir {workdir}; wait for it or choose another --workdir."
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with results.writing(workdir):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 

@@ -4,6 +4,7 @@ A result says what was measured (`name`, `metrics` with the unit in each key), o
 (`run`: config hash, seed, step, data, ...) and where (`environment`). `read` refuses a file that lacks any of it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -37,6 +38,21 @@ def config_hash(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
+# These change where or whether a run runs, not its numbers.
+_MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("steps_per_dispatch",))
+
+
+def comparable(config: dict) -> dict:
+    """Returns a copy of a configuration without the keys that do not change its numbers."""
+    config = canonical(config)
+    for *parents, key in _MAY_DIFFER:
+        inner = config
+        for parent in parents:
+            inner = inner.get(parent, {})
+        inner.pop(key, None)
+    return config
+
+
 def environment() -> dict:
     """Returns versions and hardware, for the result files."""
     device = jax.devices()[0]
@@ -51,6 +67,17 @@ def environment() -> dict:
     }
 
 
+@contextlib.contextmanager
+def writing(path: str | os.PathLike):
+    """Turns the operating system's refusal to write `path` (disk full, folder gone) into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; nothing else is lost."
+        ) from error
+
+
 def write_json(path: str | os.PathLike, value) -> None:
     """Writes `value` to `path` as JSON, atomically: a reader or a kill never sees half a file.
 
@@ -58,7 +85,7 @@ def write_json(path: str | os.PathLike, value) -> None:
         InputError: if the folder cannot be written or the disk is full.
     """
     path = Path(path)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             try:
@@ -71,10 +98,6 @@ def write_json(path: str | os.PathLike, value) -> None:
                 raise
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}. Free space or choose another folder; nothing else is lost."
-        ) from error
 
 
 def read_json(path: str | os.PathLike):

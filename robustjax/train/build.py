@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from robustjax import augment, data, losses, models
+from robustjax import augment, corruptions, data, losses, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
@@ -23,8 +23,9 @@ class Experiment(NamedTuple):
     train_ids: np.ndarray
     validation_ids: np.ndarray
     order: batches.TrainOrder
-    model: dict  # arguments of models.make: all that evaluation needs to build it again
-    apply: Callable
+    model: dict  # arguments of models.make: all that evaluation needs to build it again, in float32
+    apply: Callable  # in training, in config['compute_dtype']
+    evaluate: Callable  # the same in float32
     params: dict
     batch_stats: dict
     optimizer: optax.GradientTransformation
@@ -53,8 +54,10 @@ def build(config: dict) -> Experiment:
         config["schedule"], lr=optimizer_settings["lr"], steps_per_epoch=order.steps_per_epoch, epochs=config["epochs"]
     )
     optimizer = schedules.optimizer(optimizer_settings, rate)
+    _check_evaluation(config["evaluation"])
     description = _model(dataset, train_ids, config)
-    apply, params, batch_stats = models.split(models.make(**description))
+    apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"])
+    evaluate = apply if config["compute_dtype"] == "float32" else _split_model(description, dtype="float32")[0]
     objective = objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
     one_device = step.make_step(
         apply, _augment(config, dataset), objective, optimizer, num_classes=dataset.num_classes, ema=optimizer_settings["ema"]
@@ -67,6 +70,7 @@ def build(config: dict) -> Experiment:
         order,
         description,
         apply,
+        evaluate,
         params,
         batch_stats,
         optimizer,
@@ -82,6 +86,8 @@ def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
     wanted, notes = config["data"], ()
     if config["quick"]:
         notes = ("quick, not comparable",)
+    if "dir" in wanted["options"]:
+        raise InputError("the folder of the data is config.data.dir, not one of config.data.options.")
     try:
         return config, data.make(wanted["name"], dir=wanted["dir"], **wanted["options"]), notes
     except InputError as error:
@@ -102,26 +108,49 @@ def _split(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]
     return ids[train], ids[validation]
 
 
+def _check_evaluation(evaluation: dict) -> None:
+    """Refuses what the evaluation of the finished run would refuse; the checkpoint carries it along."""
+    if evaluation["benchmark"] not in corruptions.NAMES:
+        raise registry.unknown("benchmark", evaluation["benchmark"], corruptions.NAMES)
+
+
 def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:
     mean, std = _moments(dataset, train_ids)
-    return {
-        "name": config["model"]["name"],
+    derived = {
         "num_classes": dataset.num_classes,
         "image_shape": list(dataset.image_shape),
         "mean": mean,
         "std": std,
         "seed": config["seed"],
-        "dtype": config["compute_dtype"],
-        **config["model"]["options"],
     }
+    options = config["model"]["options"]
+    reserved = sorted({"name", "dtype", *derived} & set(options))
+    if reserved:
+        raise InputError(f"config.model.options.{reserved[0]} follows from the data, config.seed or config.compute_dtype; leave it out.")
+    return {"name": config["model"]["name"], **derived, **options}
 
 
-def _moments(dataset: data.Dataset, train_ids: np.ndarray, sample: int = 10_000) -> tuple[list[float], list[float]]:
+def _split_model(description: dict, *, dtype: str) -> tuple[Callable, dict, dict]:
+    try:
+        return models.split(models.make(**description, dtype=dtype))
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"config.model = {description['name']!r} cannot be built: {' '.join(str(error).split())}.") from error
+
+
+def _moments(dataset: data.Dataset, train_ids: np.ndarray, *, most: int = 10_000, chunk: int = 500) -> tuple[list[float], list[float]]:
     """Returns each channel's mean and standard deviation over (at most 10,000 of) the training images, in units of [0, 1]."""
-    images, _ = dataset.train.fetch(train_ids[:: max(1, len(train_ids) // sample)])
-    pixels = images.reshape(-1, images.shape[-1]).astype(np.float64) / 255
+    chosen = train_ids[:: -(-len(train_ids) // most)]
+    count, total, squares = 0, 0.0, 0.0
+    for start in range(0, len(chosen), chunk):
+        images, _ = dataset.train.fetch(chosen[start : start + chunk])
+        pixels = images.reshape(-1, images.shape[-1]).astype(np.float64) / 255
+        count, total, squares = count + len(pixels), total + pixels.sum(0), squares + (pixels**2).sum(0)
+    mean = total / count
     # A constant channel would be divided by zero.
-    return [round(float(m), 4) for m in pixels.mean(0)], [round(max(float(s), 1e-2), 4) for s in pixels.std(0)]
+    std = np.maximum(np.sqrt(np.maximum(squares / count - mean**2, 0)), 1e-2)
+    return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
 def _augment(config: dict, dataset: data.Dataset) -> Callable:
@@ -129,6 +158,9 @@ def _augment(config: dict, dataset: data.Dataset) -> Callable:
     unused = sorted(set(config["augment_options"]) - set(config["augment"]))
     if unused:
         raise InputError(f"config.augment_options names {unused[0]!r}, which is not among config.augment = {tuple(config['augment'])}.")
+    for name, options in config["augment_options"].items():
+        if not isinstance(options, dict):
+            raise InputError(f"config.augment_options.{name} must hold the options of {name!r}, got {options!r}.")
     stages = [(name, config["augment_options"].get(name, {})) for name in config["augment"]]
     method = dict(config["method"])
     if "name" not in method:
@@ -142,6 +174,9 @@ def _augment(config: dict, dataset: data.Dataset) -> Callable:
     # Nothing is computed; kernels check their options when they are traced.
     try:
         jax.eval_shape(trial)
-    except TypeError as error:
-        raise InputError(f"the augmentation {[name for name, _ in stages]} with config.method = {config['method']}: {error}.") from error
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        names = [name for name, _ in stages]
+        raise InputError(f"config.augment = {names} with config.method = {config['method']}: {' '.join(str(error).split())}.") from error
     return pipeline

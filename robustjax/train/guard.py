@@ -1,5 +1,6 @@
 """Watches the steps of a run: progress, losses that are not finite, memory that does not suffice, runs that would take days."""
 
+import math
 import os
 import time
 from collections import deque
@@ -25,8 +26,7 @@ class Watch:
 
     def __init__(self, experiment, checkpoints, show, compiled, mesh):
         self.experiment, self.checkpoints, self.show, self.compiled, self.mesh = experiment, checkpoints, show, compiled, mesh
-        self.first = True
-        self.timed_from = None
+        self.first = self.unasked = True
 
     def steps(self, feed, current: state.TrainState, start: int, stop: int) -> state.TrainState:
         """Takes the steps from `start` to `stop`.
@@ -34,7 +34,7 @@ class Watch:
         Raises:
             InputError: see the functions below.
         """
-        pending = deque()
+        pending, timed_from = deque(), None
         for after, argument in feed.dispatches(start, stop):
             try:
                 current, marker = feed(current, argument)
@@ -45,28 +45,42 @@ class Watch:
             self.first = False
             pending.append((after, marker))
             if len(pending) > 2:
-                self._look(*pending.popleft())
+                timed_from = self._look(*pending.popleft(), timed_from)
         while pending:
-            self._look(*pending.popleft())
+            timed_from = self._look(*pending.popleft(), timed_from)
         return current
 
-    def _look(self, after: int, marker) -> None:
+    def refuse_bad_weights(self, step: int, validation_loss: float) -> None:
+        """Refuses weights that the last update has broken: the marker saw the loss before it.
+
+        Raises:
+            InputError: if the validation loss is not finite.
+        """
+        if not math.isfinite(validation_loss):
+            raise self._not_finite(step)
+
+    def _look(self, after: int, marker, timed_from: tuple[float, int] | None) -> tuple[float, int]:
+        """Waits for a dispatch, shows the speed since `timed_from` (seconds, step), and returns where to time from."""
         bad = int(marker)
         if bad >= 0:
-            good = self.checkpoints.steps()
-            kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-            raise InputError(
-                f"the loss became not finite at step {bad}; {kept}. Lower config.optimizer.lr, or set config.optimizer.clip_norm=1.0, in a new workdir."
-            )
-        now, total, batch = time.perf_counter(), self.experiment.total_steps, self.experiment.config["batch_size"]
-        if self.timed_from is None:
-            self.timed_from = (now, after)  # compilation lies before it
-            return
-        taken = after - self.timed_from[1]
-        per_step = (now - self.timed_from[0]) / taken
-        self.show(after, f"{batch / per_step:,.0f} images/s")
-        if taken <= 2:
-            _refuse_days(per_step, total - after, allow=self.experiment.config["allow_slow"])
+            raise self._not_finite(bad)
+        now = time.perf_counter()
+        if timed_from is None:
+            return now, after
+        per_step = (now - timed_from[0]) / (after - timed_from[1])
+        self.show(after, f"{self.experiment.config['batch_size'] / per_step:,.0f} images/s")
+        if self.unasked:
+            self.unasked = False
+            _refuse_days(per_step, self.experiment.total_steps - after, allow=self.experiment.config["allow_slow"])
+        return timed_from
+
+    def _not_finite(self, step: int) -> InputError:
+        self.checkpoints.wait()  # else the last one may not be there yet
+        good = self.checkpoints.steps()
+        kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
+        return InputError(
+            f"the loss became not finite at step {step}; {kept}. Lower config.optimizer.lr, or set config.optimizer.clip_norm=1.0, in a new workdir."
+        )
 
     def _memory(self, error: Exception) -> Exception:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():
@@ -90,7 +104,7 @@ def _refuse_days(per_step: float, steps: int, *, allow: bool) -> None:
     if jax.default_backend() == "cpu" and hours > SLOW_HOURS and not allow:
         raise InputError(
             f"no accelerator found: this run would take about {hours / 24:.1f} days on this CPU ({per_step:.2g} s a step, {steps:,} steps). "
-            "Run it on a GPU or TPU (pip install 'robustjax[cuda]'), try --config=FILE:quick, or go on here with --config.allow_slow=True."
+            "Run it on a GPU or TPU (pip install '.[cuda]'), try --config=FILE:quick, or go on here with --config.allow_slow=True."
         )
 
 
@@ -112,7 +126,11 @@ def fitting_batch(compiled_for, batch_size: int, limit: int, *, multiple: int = 
     size = batch_size // 2
     while size >= multiple:
         size -= size % multiple
-        need = compiled_for(size).memory_analysis()
+        try:
+            need = compiled_for(size).memory_analysis()
+        except jax.errors.JaxRuntimeError:  # compiling may itself ask for too much
+            size //= 2
+            continue
         if need.temp_size_in_bytes + need.argument_size_in_bytes + need.output_size_in_bytes - need.alias_size_in_bytes < 0.9 * limit:
             return size
         size //= 2

@@ -18,9 +18,6 @@ from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
 from robustjax.train import feed, guard, select, state
 from robustjax.train.build import Experiment, build
 
-# These change where or whether a run runs, not its numbers.
-_MAY_DIFFER = (("data", "dir"), ("allow_slow",))
-
 
 class Summary(NamedTuple):
     """How a run ended; `seconds` are those of the steps, over all its parts."""
@@ -45,26 +42,29 @@ def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
     Raises:
         InputError: for anything a user can mend; nothing that was already computed is lost.
     """
+    if jax.process_count() > 1:
+        raise InputError(
+            f"training over several processes is not supported yet, this is one of {jax.process_count()}; use one process for all devices."
+        )
     workdir = Path(workdir)
     with log.lock(workdir):
         experiment = build(config)
-        _claim(workdir, experiment.config)
         for note in experiment.notes:
             log.say(f"note: {note}")
         checkpoints = Checkpoints(workdir)
         try:
+            _claim(workdir, experiment.config, begun=bool(checkpoints.steps()))
             return _run(experiment, workdir, checkpoints, quiet)
         finally:
             checkpoints.close()
 
 
-def _claim(workdir: Path, config: dict) -> None:
-    """Writes config.json, or compares with the one that is there."""
-    config = results.canonical(config)
+def _claim(workdir: Path, config: dict, *, begun: bool) -> None:
+    """Writes config.json; once there is a checkpoint, compares with the one that is there instead."""
     path = workdir / "config.json"
-    before = results.read_json(path)
-    if before is not None and _comparable(before) != _comparable(config):
-        old, new = (json.dumps(_comparable(c), indent=1, sort_keys=True).splitlines() for c in (before, config))
+    before = results.read_json(path) if begun else None
+    if before is not None and results.comparable(before) != results.comparable(config):
+        old, new = (json.dumps(results.comparable(c), indent=1, sort_keys=True).splitlines() for c in (before, config))
         diff = [line for line in difflib.unified_diff(old, new, lineterm="", n=0) if line[0] in "+-" and line[:3] not in ("+++", "---")]
         changes = ", ".join(line[0] + " ".join(line[1:].split()).rstrip(",") for line in diff)
         raise InputError(f"{workdir} holds a run of another configuration ({changes}); choose another --workdir, or delete that one.")
@@ -73,19 +73,14 @@ def _claim(workdir: Path, config: dict) -> None:
         results.write_json(workdir / "environment.json", results.environment())
 
 
-def _comparable(config: dict) -> dict:
-    config = json.loads(json.dumps(config))
-    for *parents, key in _MAY_DIFFER:
-        inner = config
-        for parent in parents:
-            inner = inner.get(parent, {})
-        inner.pop(key, None)
-    return config
-
-
 def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainState:
-    """Returns the newest state that can be read, or the first one; damaged checkpoints are set aside and named."""
+    """Returns the newest state that can be read, or the first one; damaged checkpoints are set aside and named.
+
+    Raises:
+        InputError: if a whole checkpoint holds another state than this experiment, which nothing here could mend.
+    """
     fresh = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=experiment.config["optimizer"]["ema"] > 0)
+    damaged = False
     for at in reversed(checkpoints.steps()):
         try:
             restored, _ = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
@@ -93,6 +88,9 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
             return state.TrainState(**restored)
         except DamagedCheckpoint as error:
             log.say(f"warning: {error} It was moved to {checkpoints.set_aside(at)}; trying the one before.")
+            damaged = True
+    if damaged:
+        log.say("warning: none of the checkpoints could be read; training starts anew.")
     return fresh
 
 
@@ -117,6 +115,7 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
             current = watch.steps(steps, current, done, until)
             seconds = time.perf_counter() - began
             accuracy, loss = validate(*state.evaluated(current))
+            watch.refuse_bad_weights(until, loss)
             record = _record(experiment, current, until, accuracy, loss)
             images_per_second = config["batch_size"] * (until - done) / seconds
             lines.write({**record, "time": {"seconds": seconds, "images_per_second": images_per_second}})
@@ -124,9 +123,8 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
             checkpoints.save(until, current._asdict(), {**meta, "validation": record}, validation_accuracy=accuracy)
             done = until
     checkpoints.wait()
-    best = checkpoints.best_step()
+    best, accuracy = checkpoints.best()
     records = log.read_lines(workdir / "log.jsonl")
-    accuracy = next(record["validation_accuracy"] for record in records if record["step"] == best)
     summary = Summary(done, best, accuracy, sum(record["time"]["seconds"] for record in records))
     if not (workdir / "training.json").exists():
         results.write_json(workdir / "training.json", {**summary._asdict(), "environment": results.environment()})

@@ -22,7 +22,7 @@ def make_validator(experiment: Experiment, mesh: Mesh, data: tuple[Array, Array]
         mesh: batches are split over its devices.
         data: images and labels of the training source on the devices, or None to stream them; see train.feed.
     """
-    apply, source, ids = experiment.apply, experiment.dataset.train, experiment.validation_ids
+    apply, source, ids = experiment.evaluate, experiment.dataset.train, experiment.validation_ids
     batch_size = max(1, min(experiment.config["evaluation"]["batch_size"], len(ids)) // mesh.size) * mesh.size
 
     @jax.jit

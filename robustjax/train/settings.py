@@ -1,5 +1,7 @@
 """What a configuration may say: every key with its kind and range, checked before anything is built."""
 
+import copy
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -23,6 +25,11 @@ _NAME = _Rule(str, bool, "a name")
 _TEXT = _Rule(str)
 _SWITCH = _Rule(bool)
 _OPTIONS = _Rule(dict)
+
+
+def _rising(epochs) -> bool:
+    numbers = all(isinstance(epoch, (int, float)) for epoch in epochs)
+    return numbers and all(a < b for a, b in itertools.pairwise([0, *epochs]))
 
 
 def _one_of(*names: str) -> _Rule:
@@ -65,12 +72,15 @@ RULES = {
     "schedule": {
         "name": _one_of("cosine", "step", "constant"),
         "warmup_epochs": _NON_NEGATIVE,
-        "boundaries": _Rule((tuple, list), lambda at: list(at) == sorted(at) and all(b > 0 for b in at), "epochs in rising order, above 0"),
+        "boundaries": _Rule((tuple, list), _rising, "epochs in rising order, above 0"),
         "factor": _POSITIVE,
     },
     "validate_epochs": _COUNT,
     "evaluation": {"batch_size": _COUNT, "benchmark": _NAME, "attacks": _OPTIONS},
 }
+
+
+ATTACK = {"norm": _one_of("linf", "l2", "l1"), "eps": _NON_NEGATIVE, "step_size": _POSITIVE, "steps": _COUNT}
 
 
 def check(config: Mapping) -> dict:
@@ -87,7 +97,16 @@ def check(config: Mapping) -> dict:
     ...
     robustjax.core.check.InputError: the configuration lacks the key 'epochs'.
     """
-    return _check(config, RULES, "")
+    checked = _check(config, RULES, "")
+    if checked["optimizer"]["name"] == "adam" and checked["optimizer"]["nesterov"]:
+        raise InputError("config.optimizer.nesterov is of 'sgd'; with 'adam' set it to False.")
+    if checked["schedule"]["name"] != "step" and checked["schedule"]["boundaries"]:
+        raise InputError(f"config.schedule.boundaries are of 'step'; with {checked['schedule']['name']!r} leave them empty.")
+    for name, attack in checked["evaluation"]["attacks"].items():
+        if not isinstance(attack, Mapping):
+            raise InputError(f"config.evaluation.attacks.{name} must hold norm, eps, step_size and steps, got {attack!r}.")
+        checked["evaluation"]["attacks"][name] = _check(attack, ATTACK, f"evaluation.attacks.{name}.")
+    return checked
 
 
 def _check(values: Mapping, rules: dict, prefix: str) -> dict:
@@ -107,6 +126,8 @@ def _value(value, rule: _Rule, key: str):
     if rule.kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     right_kind = isinstance(value, rule.kind) and (rule.kind is bool or not isinstance(value, bool))
+    if rule.kind is dict and right_kind:
+        return copy.deepcopy(value)
     if not right_kind or not rule.holds(value):
         kinds = rule.kind if isinstance(rule.kind, tuple) else (rule.kind,)
         expected = rule.expected or " or ".join(kind.__name__ for kind in kinds)

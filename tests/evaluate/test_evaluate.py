@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     loop.train(tiny.config(), folder, quiet=True)
     return folder
+
+
+def folder(workdir, n):
+    return workdir / "evaluation" / f"step{load(workdir).step}_n{n}"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,7 @@ def test_numbers_are_those_of_the_whole_test_set(workdir, evaluated):
 def test_every_item_has_its_file_with_all_that_a_reader_needs(workdir, evaluated):
     assert len(evaluated) == 1 + 35 + 1
     for result in evaluated:
-        stored = results.read(workdir / "evaluation" / f"{result['name']}.json")
+        stored = results.read(folder(workdir, 24) / f"{result['name']}.json")
         assert stored == results.canonical(result)
         assert stored["run"]["config_hash"] and stored["environment"]["jax"] and stored["run"]["seed"] == 0
 
@@ -52,8 +57,8 @@ def test_measured_items_are_not_measured_again_unless_the_network_changed(workdi
     measured = []
     real = run._measure
     monkeypatch.setattr(run, "_measure", lambda loaded, item, *rest: measured.append(item.name) or real(loaded, item, *rest))
-    (workdir / "evaluation" / "clean.json").unlink()
-    path = workdir / "evaluation" / "attack" / "pgd_l2.json"
+    (folder(workdir, 24) / "clean.json").unlink()
+    path = folder(workdir, 24) / "attack" / "pgd_l2.json"
     stored = json.loads(path.read_text())
     stored["run"]["checkpoint_step"] += 1
     results.write_json(path, stored)
@@ -110,23 +115,69 @@ def test_unknown_suite_is_refused(workdir):
         suites.items("ful", tiny.config())
 
 
-def test_report_averages_over_seeds_and_prints_what_it_holds(workdir, evaluated, tmp_path):
-    # Kills: a row for each seed; percent signs on fractions; a table that cannot be printed from its file.
-    loop.train(tiny.config(seed=1), tmp_path / "seed1", quiet=True)
-    run.evaluate(tmp_path / "seed1", suite="full", quiet=True)
-    made = report.collect([workdir, tmp_path / "seed1"], command="the command", title="A title")
-    (row,) = made["rows"]
-    values = [next(run.stored(folder))["metrics"] for folder in (workdir, tmp_path / "seed1")]
-    assert row["seeds"] == [0, 1] and len(values) == 2
-    errors = [r["metrics"]["error"] for r in evaluated if r["name"].startswith("cifar_c")]
-    np.testing.assert_allclose(row["metrics"]["mce"]["values"][0], np.mean(errors), rtol=1e-6)
-    paths = report.write(made, tmp_path / "report")
-    assert report.markdown(json.loads(paths[0].read_text())) == paths[1].read_text()
-    spread = row["metrics"]["clean_accuracy"]
-    assert f"{100 * spread['mean']:.2f} ± {100 * spread['std']:.2f}" in paths[1].read_text()
-    assert paths[2].stat().st_size > 10_000
+def test_a_limited_evaluation_leaves_the_full_one_alone(workdir, evaluated):
+    # Kills: files named by item only, so that a look at a few images overwrites hours.
+    (few,) = run.evaluate(workdir, suite="clean", limit=5, quiet=True)
+    assert few["n"] == 5 and results.read(folder(workdir, 5) / "clean.json") == few
+    assert results.read(folder(workdir, 24) / "clean.json")["metrics"] == evaluated[0]["metrics"]
 
 
-def test_report_refuses_what_was_not_evaluated(tmp_path):
-    with pytest.raises(InputError, match="has not been evaluated"):
-        report.collect([tmp_path])
+def test_the_data_that_were_read_are_named(workdir, monkeypatch):
+    # Kills: naming the training data where a copy of other quality was given by --data_dir.
+    real = run.evaluation_data
+    monkeypatch.setattr(run, "evaluation_data", lambda meta, dir: real(meta, dir=dir)._replace(provenance="another copy"))
+    (clean,) = run.evaluate(workdir, suite="clean", limit=6, quiet=True)
+    assert clean["run"]["data"] == "another copy"
+
+
+@pytest.fixture(scope="module")
+def three_runs(workdir, evaluated, tmp_path_factory):
+    """Returns (folder, results) of two seeds of the baseline and one of SPIDER."""
+    runs = [(workdir, evaluated)]
+    for name, change in (("seed1", {"seed": 1}), ("spider", {"method": {"name": "spider", "tau": 1.0, "xi": 0.3}})):
+        other = tmp_path_factory.mktemp(name)
+        loop.train(tiny.config(**change), other, quiet=True)
+        runs.append((other, run.evaluate(other, suite="full", quiet=True)))
+    return runs
+
+
+def test_report_averages_over_seeds_and_prints_what_it_holds(three_runs, tmp_path):
+    # Kills: a row for each seed; fractions as percent; a table that cannot be printed from its file; the population's deviation.
+    made = report.collect(three_runs, command="the command", title="A title")
+    baseline, spider = made["rows"]
+    assert baseline["seeds"] == [0, 1] and spider["label"] == "SPIDER (tau 1, xi 0.3)"
+    errors = [[r["metrics"]["error"] for r in found if r["name"].startswith("cifar_c")] for _, found in three_runs[:2]]
+    np.testing.assert_allclose(baseline["metrics"]["mce"]["values"], np.mean(errors, 1), rtol=1e-6)
+    np.testing.assert_allclose(baseline["metrics"]["mce"]["std"], np.std(np.mean(errors, 1), ddof=1), rtol=1e-5)
+    paths = report.write(made, tmp_path)
+    text = paths[1].read_text()
+    assert report.markdown(json.loads(paths[0].read_text())) == text
+    spread = baseline["metrics"]["mce"]
+    assert f"| {100 * spread['mean']:.2f} ± {100 * spread['std']:.2f} |" in text
+    assert "the command" in text and "24 test images" in text and paths[2].stat().st_size > 10_000
+
+
+def test_the_paper_stands_beside_ours(three_runs):
+    made = report.collect([(three_runs[2][0], three_runs[2][1])], table="spider/3")
+    made["reference"]["rows"] = {"spider": {"mce": 0.1437}}
+    assert "*14.37*" in report.markdown(made)
+    with pytest.raises(InputError, match="there is no table 'spider/99'"):
+        report.collect(three_runs[:1], table="spider/99")
+
+
+def test_tables_of_unlike_runs_are_refused(workdir, evaluated, three_runs):
+    # Kills: a mean over the same run twice; rows of other test sets or items side by side.
+    with pytest.raises(InputError, match="repeats a run of the same configuration and seed"):
+        report.collect([*three_runs, three_runs[0]])
+    few = run.evaluate(workdir, suite="clean", limit=5, quiet=True)
+    with pytest.raises(InputError, match="one table needs the same --suite, --limit"):
+        report.collect([three_runs[1], (workdir, few)])
+
+
+def test_bfloat16_is_for_training_only(tmp_path):
+    # Kills: attacks and metrics on a network that computes in bfloat16.
+    loop.train(tiny.config(epochs=1, compute_dtype="bfloat16"), tmp_path, quiet=True)
+    loaded = load(tmp_path)
+    images = jnp.asarray(evaluation_data(loaded.meta).test.fetch(np.arange(4))[0], jnp.float32) / 255
+    text = str(jax.make_jaxpr(loaded.logits_fn)(images))
+    assert "bf16" not in text

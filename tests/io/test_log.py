@@ -37,7 +37,7 @@ def test_second_run_in_a_workdir_is_refused_and_a_killed_one_is_forgotten(tmp_pa
 
 def test_unwritable_workdir_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write the workdir"), log.lock(tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="cannot write .*Not a directory"), log.lock(tmp_path / "file" / "run"):
         pass
 
 

@@ -43,7 +43,9 @@ def kill_in_a_write(process, workdir: Path, have: int) -> bool:
 
     found = wait_for(writing, process)
     process.kill()
-    return found
+    process.wait()
+    # Counted only where the write was really cut off: its temporary folder has stayed.
+    return found and any("tmp" in name for name in os.listdir(workdir / "checkpoints"))
 
 
 def kill_at_random(process, workdir: Path, have: int, draw: random.Random) -> bool:

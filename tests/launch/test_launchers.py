@@ -32,6 +32,7 @@ DIGITS = "--config=configs/spider/digits.py:quick"
         ),
         ("train", ["--config=configs/spider/cifar10.py", "--workdir={tmp}", "--config.data.dir={tmp}/none"], "{tmp}/none"),
         ("train", ["--config=configs/spider/digits.py"], "--workdir must have a value"),
+        ("train", ["--config", "configs/spider/digit.py", "--workdir={tmp}"], "did you mean 'configs/spider/digits.py'"),
         ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "quick"], "unexpected argument 'quick'"),
         ("evaluate", ["--workdir={tmp}"], "Train first"),
     ],

@@ -1,12 +1,14 @@
 """What stops a run before it wastes days, memory or numbers."""
 
+import math
 from types import SimpleNamespace
 
 import jax
 import pytest
 
 from robustjax.core.check import InputError
-from robustjax.train import feed, guard, loop
+from robustjax.io import log
+from robustjax.train import feed, guard, loop, select
 from tests import tiny
 
 
@@ -27,6 +29,11 @@ def test_fitting_batch_is_the_largest_halving_that_fits():
     assert guard.fitting_batch(compiled, 100, 4000, multiple=8) == 24
     assert guard.fitting_batch(compiled, 256, 10) == 0
 
+    def exhausted(size):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+
+    assert guard.fitting_batch(exhausted, 256, 4000) == 0
+
 
 def test_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch):
     # The first step says RESOURCE_EXHAUSTED, as XLA does; the memory that each batch needs is read from compiled steps for real.
@@ -43,7 +50,26 @@ def test_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
-    # Kills: training on, or saving broken weights. The first epoch is saved; then the rate overflows the weights.
+    # Kills: training on. The rate overflows the weights in the first epoch.
     config = tiny.config(optimizer__lr=1e38, optimizer__momentum=0.0, epochs=1, schedule__name="constant")
     with jax.debug_nans(False), pytest.raises(InputError, match=r"not finite at step \d+; there is no checkpoint yet\. Lower config"):
         loop.train(config, tmp_path, quiet=True)
+
+
+def test_weights_broken_by_an_epoch_s_last_update_are_not_saved(tmp_path, monkeypatch):
+    # Kills: looking at the training loss only, which is that before the update; naming a checkpoint that is still being written.
+    real = select.make_validator
+
+    def make(experiment, mesh, data):
+        validate, calls = real(experiment, mesh, data), []
+
+        def broken_later(params, batch_stats):
+            calls.append(1)
+            return (0.0, math.inf) if len(calls) == 2 else validate(params, batch_stats)
+
+        return broken_later
+
+    monkeypatch.setattr(select, "make_validator", make)
+    with pytest.raises(InputError, match=r"not finite at step 8; the last good checkpoint is of step 4\."):
+        loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    assert [record["step"] for record in log.read_lines(tmp_path / "log.jsonl")] == [4]

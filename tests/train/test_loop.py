@@ -7,7 +7,7 @@ import pytest
 from robustjax.core.check import InputError
 from robustjax.io import log
 from robustjax.io.checkpoint import Checkpoints
-from robustjax.train import guard, loop
+from robustjax.train import guard, loop, state
 from tests import tiny
 
 
@@ -45,11 +45,11 @@ def test_resumed_run_is_the_unbroken_run(finished, tmp_path, monkeypatch):
     # Kills: keys or an order that start anew, lost momentum, sums that carry over. It stops by an error inside the second epoch.
     look, calls = guard.Watch._look, []
 
-    def stop(self, after, marker):
+    def stop(self, after, *rest):
         calls.append(after)
         if after == 6:
             raise KeyboardInterrupt
-        look(self, after, marker)
+        return look(self, after, *rest)
 
     monkeypatch.setattr(guard.Watch, "_look", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -69,6 +69,43 @@ def test_damaged_checkpoint_falls_back_and_says_so(finished, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "checkpoint 12" in said and "trying the one before" in said and "going on from step 8" in said
     jax.tree.map(np.testing.assert_array_equal, final(tmp_path, 12), final(finished[0], 12))
+
+
+def test_when_nothing_can_be_read_training_starts_anew_and_says_so(finished, tmp_path, capsys):
+    loop.train(tiny.config(epochs=1), tmp_path, quiet=True)
+    for file in (tmp_path / "checkpoints").rglob("d/*"):
+        file.unlink()
+    loop.train(tiny.config(epochs=1), tmp_path, quiet=True)
+    assert "none of the checkpoints could be read; training starts anew" in capsys.readouterr().err
+    assert [record["step"] for record in records(tmp_path)] == [4]
+
+
+def test_damaged_metrics_hide_no_checkpoint(tmp_path):
+    # Kills: a JSON traceback. The best is then chosen among the others.
+    loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
+    best = Checkpoints(tmp_path, read_only=True).best()[0]
+    (tmp_path / "checkpoints" / str(best) / "metrics" / "metrics").write_text("{")
+    assert Checkpoints(tmp_path, read_only=True).best()[0] != best
+    assert loop.train(tiny.config(epochs=3), tmp_path, quiet=True).step == 12
+
+
+def test_a_state_of_another_version_is_refused_and_kept(finished, tmp_path, monkeypatch):
+    # Kills: taking a good checkpoint for a damaged one and starting anew.
+    loop.train(tiny.config(epochs=1), tmp_path, quiet=True)
+    real = state.create
+    monkeypatch.setattr(
+        state, "create", lambda *args, **options: real(*args, **options)._replace(ema={"params": {"new": np.zeros(3, np.float32)}})
+    )
+    with pytest.raises(InputError, match="checkpoint 4 holds another state than this version builds.*first .*ema.*new"):
+        loop.train(tiny.config(epochs=1), tmp_path, quiet=True)
+    assert Checkpoints(tmp_path, read_only=True).steps() == [4]
+
+
+def test_a_workdir_without_a_checkpoint_may_be_used_again(tmp_path):
+    # Kills: a first mistake that blocks its own mending.
+    with pytest.raises(InputError, match="does not split over 8 devices"):
+        loop.train(tiny.config(batch_size=12, epochs=1), tmp_path, quiet=True)
+    assert loop.train(tiny.config(epochs=1), tmp_path, quiet=True).step == 4
 
 
 def test_another_configuration_is_refused_with_the_difference(finished):

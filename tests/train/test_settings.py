@@ -23,6 +23,16 @@ from tests import tiny
         ({"optimizer__momentun": 0.9}, r"unknown configuration key 'optimizer\.momentun'; did you mean 'optimizer\.momentum'"),
         ({"optimizer": {"name": "sgd"}}, r"lacks the key 'optimizer\.lr'"),
         ({"schedule__boundaries": (60, 30)}, r"config\.schedule\.boundaries must be epochs in rising order"),
+        ({"schedule__boundaries": (1, 1)}, r"config\.schedule\.boundaries must be epochs in rising order"),
+        ({"schedule__boundaries": ("a",)}, r"config\.schedule\.boundaries must be epochs in rising order"),
+        ({"schedule__boundaries": (1,)}, r"boundaries are of 'step'; with 'cosine' leave them empty"),
+        ({"optimizer__name": "adam", "optimizer__nesterov": True}, r"nesterov is of 'sgd'"),
+        (
+            {"evaluation__attacks": {"x": {"norm": "l3", "eps": 1, "step_size": 1, "steps": 1}}},
+            r"evaluation\.attacks\.x\.norm must be one of linf",
+        ),
+        ({"evaluation__attacks": {"x": {"norm": "l2", "eps": 1, "steps": 1}}}, r"lacks the key 'evaluation\.attacks\.x\.step_size'"),
+        ({"evaluation__attacks": {"x": 3}}, r"attacks\.x must hold norm, eps, step_size and steps"),
     ],
 )
 def test_wrong_values_are_one_line(change, message):
