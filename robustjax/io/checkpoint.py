@@ -45,7 +45,7 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        read_only: for evaluation: nothing is created, cleaned up or deleted.
+        read_only: for evaluation: nothing is created, cleaned up or deleted, and `save` is not there.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, read_only: bool = False):
@@ -57,24 +57,29 @@ class Checkpoints:
             raise InputError(
                 f"no checkpoints in {workdir}: looked for {self.folder}. Train first: python launch/train.py --workdir={workdir} ..."
             )
+        # Read step by step: a CheckpointManager reads the metrics of all checkpoints first, and raises for a damaged one.
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(
+                state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler(), metrics=ocp.JsonCheckpointHandler()
+            )
+        )
+        self._manager = None
         if not read_only:
-            # Orbax reads the metrics of all checkpoints to choose the best, and raises for a damaged file.
-            for step in sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit()):
-                if self._validation_accuracy(step) < 0:
-                    log.say(
-                        f"warning: the metrics of checkpoint {step} in {self.folder} cannot be read. It was moved to {self._move(step)}."
-                    )
+            self._manager = self._writer()
+
+    def _writer(self):
+        for step in self.steps():
+            if self._validation_accuracy(step) < 0:
+                log.say(
+                    f"warning: the metrics of checkpoint {step} in {self.folder} cannot be read. It was moved to {self.set_aside(step)}."
+                )
+        ocp = self._ocp
         policies = ocp.checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(n=1, get_metric_fn=_accuracy)])
-        options = ocp.CheckpointManagerOptions(
-            best_fn=None if read_only else _accuracy,  # without it Orbax does not write the metrics down; with it, it reads them all
-            preservation_policy=None if read_only else keep,
-            read_only=read_only,
-            cleanup_tmp_directories=not read_only,
-            create=not read_only,
-        )
+        # Without best_fn, Orbax does not write the metrics down.
+        options = ocp.CheckpointManagerOptions(best_fn=_accuracy, preservation_policy=keep, cleanup_tmp_directories=True, create=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, step: int, state: dict, meta: dict, *, validation_accuracy: float) -> None:
         """Saves in the background; returns once the arrays are copied. A checkpoint that is already there is left alone.
@@ -88,7 +93,7 @@ class Checkpoints:
         Raises:
             InputError: if this or the previous checkpoint could not be written (disk full, folder gone).
         """
-        if step in self._manager.all_steps():
+        if step in self.steps():
             return
         ocp = self._ocp
         host = jax.tree.map(np.asarray, state)
@@ -98,8 +103,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, oldest first."""
-        self._manager.reload()
-        return sorted(self._manager.all_steps())
+        # A checkpoint gets its name, a number, once it is whole.
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
 
     def best(self) -> tuple[int, float]:
         """Returns the step of highest validation accuracy (the later of equals), and that accuracy.
@@ -138,12 +143,12 @@ class Checkpoints:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         before = _hush_closed_loops()
         try:
-            meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            stored = self._manager.item_metadata(step)["state"].tree
+            meta = self._reader.restore(self.folder / str(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            stored = self._reader.metadata(self.folder / str(step)).item_metadata["state"].tree
             if like is not None:
                 _compare(stored, like, step)
             target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), stored if like is None else like)
-            state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+            state = self._reader.restore(self.folder / str(step), args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
         except InputError:
             raise
         except Exception as error:  # Orbax, tensorstore and json each raise their own kinds for a damaged file.
@@ -155,15 +160,12 @@ class Checkpoints:
 
     def set_aside(self, step: int) -> Path:
         """Moves a damaged checkpoint out of the way, keeping its files; returns where they are."""
-        target = self._move(step)
-        self._manager.reload()
-        return target
-
-    def _move(self, step: int) -> Path:
         target = self.folder.parent / "damaged" / str(step)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         shutil.move(self.folder / str(step), target)
+        if self._manager:
+            self._manager.reload()
         return target
 
     def wait(self) -> None:
@@ -177,6 +179,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
+        self._reader.close()
         with _writing(self.folder):
             self._manager.close()
 
