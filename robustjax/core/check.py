@@ -27,6 +27,17 @@ def is_concrete(*trees: Any) -> bool:
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def as_number(value: Any) -> float | None:
+    """Returns a number of Python, NumPy or JAX whose value is known as a float; None for anything else, strings included.
+
+    >>> as_number(np.float32(0.5)), as_number(jax.numpy.int32(2)), as_number("8/255"), as_number([1.0])
+    (0.5, 2.0, None, None)
+    """
+    # In NumPy, which computes at once also where something else is being traced.
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array) else None
+
+
 def _as_array(value: Any) -> jax.Array:
     """Returns a JAX array; what was concrete stays so, even while something else is being traced."""
     if isinstance(value, jax.Array):
@@ -93,12 +104,13 @@ def _cause(low: float, high: float) -> str:
     return "rescale or clip them"
 
 
-def check_labels(labels: Any, *, num_classes: int) -> jax.Array:
+def check_labels(labels: Any, *, num_classes: int, name: str = "labels") -> jax.Array:
     """Checks class numbers (b,) in [0, num_classes).
 
     Args:
         labels: integers (b,).
         num_classes: k.
+        name: what the message calls them.
 
     Returns:
         The labels as int32 (b,).
@@ -108,16 +120,16 @@ def check_labels(labels: Any, *, num_classes: int) -> jax.Array:
     """
     labels = _as_array(labels)
     if labels.ndim == 2:
-        raise InputError(f"labels must be class numbers (b,), got {labels.shape}; use argmax over the last axis for one-hot rows.")
+        raise InputError(f"{name} must be class numbers (b,), got {labels.shape}; use argmax over the last axis for one-hot rows.")
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise InputError(f"labels must be integers of shape (b,), got {labels.dtype} of shape {labels.shape}.")
+        raise InputError(f"{name} must be integers of shape (b,), got {labels.dtype} of shape {labels.shape}.")
     if is_concrete(labels):
         values = np.asarray(labels)
         wrong = np.flatnonzero((values < 0) | (values >= num_classes))
         if len(wrong):
             hint = " (-1 often marks unlabelled examples: leave them out)" if values[wrong[0]] == -1 else ""
             raise InputError(
-                f"labels must lie in [0, {num_classes - 1}], got {values[wrong[0]]} at position {wrong[0]} "
+                f"{name} must lie in [0, {num_classes - 1}], got {values[wrong[0]]} at position {wrong[0]} "
                 f"and {len(wrong)} of {len(values)} out of range{hint}."
             )
         with jax.ensure_compile_time_eval():
@@ -157,12 +169,12 @@ def check_targets(targets: Any, *, num_classes: int) -> jax.Array:
     return targets
 
 
-def check_keys(keys: Any, b: int) -> jax.Array:
+def check_keys(keys: Any, b: int | None = None) -> jax.Array:
     """Checks that there is one typed PRNG key for each of `b` examples.
 
     Args:
         keys: typed keys (b,).
-        b: number of examples.
+        b: number of examples; None where keys alone say how many there are.
 
     Returns:
         The keys.
@@ -175,9 +187,44 @@ def check_keys(keys: Any, b: int) -> jax.Array:
         raise InputError(f"keys must be typed PRNG keys, got {what}; use core.example_keys(jax.random.key(seed), ids).")
     if keys.ndim == 0:
         raise InputError("keys must be one key an example, got a single key; use core.example_keys(key, ids).")
-    if keys.shape != (b,):
-        raise InputError(f"keys must have shape ({b},), one for each example, got {keys.shape}.")
+    if keys.ndim != 1 or b not in (None, keys.shape[0]):
+        raise InputError(f"keys must have shape ({'b' if b is None else b},), one for each example, got {keys.shape}.")
     return keys
+
+
+def check_logits(logits: Any, *, name: str = "logits") -> jax.Array:
+    """Checks that logits are floats (b, k).
+
+    Args:
+        logits: array of JAX or NumPy.
+        name: what the message calls them.
+
+    Returns:
+        The logits as a JAX array, of the dtype that they had.
+
+    Raises:
+        InputError: for another rank or dtype.
+    """
+    logits = _as_array(logits)
+    if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise InputError(f"{name} must be floats of shape (b, k), got {logits.dtype} of shape {logits.shape}.")
+    return logits
+
+
+def check_output(out: Any, b: int) -> int:
+    """Checks the (abstract) output of a model for `b` images and returns the number of classes k.
+
+    Raises:
+        InputError: unless it is one float array (b, k) with k > 1.
+    """
+    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
+    if shape is None:
+        raise InputError(f"logits_fn must return one array of logits (b, k), got {type(out).__name__}; return its logits only.")
+    if len(shape) != 2 or shape[0] != b or shape[1] < 2:
+        raise InputError(f"logits_fn must return logits (b, k) with k > 1, got {shape} for {b} images.")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"logits_fn must return floats, got {dtype}; return logits rather than predicted classes.")
+    return shape[1]
 
 
 def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: bool = False) -> list[str]:
@@ -199,15 +246,7 @@ def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: boo
             not finite.
     """
     images = check_images(images)[:8]
-    b = images.shape[0]
-    shape = jax.eval_shape(logits_fn, images)
-    if not hasattr(shape, "shape"):
-        raise InputError(f"logits_fn must return one array of logits (b, k), got {type(shape).__name__}; return its logits only.")
-    if len(shape.shape) != 2 or shape.shape[0] != b or shape.shape[1] < 2:
-        raise InputError(f"logits_fn must return logits (b, k) with k > 1, got {shape.shape} for {b} images.")
-    if not jnp.issubdtype(shape.dtype, jnp.floating):
-        raise InputError(f"logits_fn must return floats, got {shape.dtype}; return logits rather than predicted classes.")
-    k = shape.shape[1]
+    k = check_output(jax.eval_shape(logits_fn, images), images.shape[0])
     if dlr and k < 4:
         raise InputError(f"the DLR objective compares four classes and the model has {k}; use objective='ce'.")
     if labels is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from robustjax.core.types import Scalar
 
@@ -75,6 +75,14 @@ def safe_divide(a: ArrayLike, b: ArrayLike) -> Array:
 def log_clamped(x: Float[Array, "..."], *, low: float = 1e-7) -> Float[Array, "..."]:
     """Returns log(min(max(x, low), 1)): the logarithm of a probability that may be 0."""
     return jnp.log(jnp.clip(lift(x), low, 1))
+
+
+def nll_from_logits(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
+    """Returns -log softmax(logits)_y per row, in nats; NaN where a label is not in [0, k)."""
+    log_p = jax.nn.log_softmax(lift(logits))
+    # Counted from the end, -1 would be the last class: sent out of range instead.
+    labels = jnp.where(labels < 0, logits.shape[1], labels)
+    return -jnp.take_along_axis(log_p, labels[:, None], axis=1, mode="fill", fill_value=jnp.nan)[:, 0]
 
 
 def kl_p_from_logits(p_logits: Float[Array, "... k"], q_logits: Float[Array, "... k"]) -> Float[Array, "..."]:

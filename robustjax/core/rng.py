@@ -1,15 +1,17 @@
 """Randomness belongs to the example, not to its place in a batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jaxtyping import Array, Int, Integer, Key
+import jax.numpy as jnp
+from jaxtyping import Array, Integer, Key
 
 from robustjax.core.check import InputError
+from robustjax.core.types import ArrayLike, KeysLike
 
 
-def example_keys(key: Key[Array, ""], ids: Int[Array, " b"]) -> Key[Array, " b"]:
+def example_keys(key: KeysLike, ids: ArrayLike | Sequence[int]) -> Key[Array, " b"]:
     """Derives one key for each example from a key and the example's id.
 
     Draws made with these keys do not depend on batch size, order or device count. That is exact for threefry keys only:
@@ -17,22 +19,28 @@ def example_keys(key: Key[Array, ""], ids: Int[Array, " b"]) -> Key[Array, " b"]
 
     Args:
         key: one typed key (`jax.random.key`).
-        ids: any integers that name the examples, usually their positions in the data set.
+        ids: (b,) any integers that name the examples, usually their positions in the data set; a list will do.
 
     Returns:
         Typed keys (b,).
 
     Raises:
-        InputError: if the key is not a threefry key.
+        InputError: if the key is not one typed threefry key, or the ids are not integers (b,).
 
     >>> example_keys(jax.random.key(0), jax.numpy.arange(3)).shape
     (3,)
     """
+    if not is_key(key) or jnp.ndim(key):
+        what = f"{key.dtype} of shape {key.shape}" if hasattr(key, "dtype") else type(key).__name__
+        raise InputError(f"example_keys needs one typed key, got {what}; make it with jax.random.key(seed).")
     implementation = str(jax.random.key_impl(key))
     if "threefry" not in implementation:
         raise InputError(
             f"example_keys needs threefry keys, got {implementation}: its draws depend on the batch. Use jax.random.key(seed, impl='threefry2x32')."
         )
+    ids = jnp.asarray(ids)
+    if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise InputError(f"ids must be integers of shape (b,), one for each example, got {ids.dtype} of shape {ids.shape}.")
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
 
 

@@ -6,19 +6,22 @@ them with batched or abstract leaves. Protocols are runtime_checkable, so that t
 
 import dataclasses
 import math
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
-from robustjax.core.check import InputError
+from robustjax.core.check import InputError, as_number, is_concrete
 
 Scalar = float | int | np.floating | np.integer | Float[Array, ""] | Integer[Array, ""]
 """A number that may be a Python or NumPy number, or traced."""
 
 Keys = Key[Array, " b"]
 """One typed PRNG key for each example, from `rng.example_keys`."""
+
+KeysLike = Any
+"""What user-facing functions are given as keys: one typed key for each example; `check.check_keys` says what is wrong with others."""
 
 ArrayLike = jax.Array | np.ndarray
 """What user-facing functions accept; `check.check_images` and its kin say what is wrong with it."""
@@ -57,20 +60,24 @@ class ThreatModel:
 
     Args:
         norm: 'linf', 'l2' or 'l1', over all pixels of one image in units of [0, 1].
-        eps: radius, at least 0; 8 levels of 255 are written 8 / 255.
+        eps: radius, at least 0; 8 levels of 255 are written 8 / 255. Any number whose value is known; kept as a float.
 
     Raises:
-        InputError: for an unknown norm, or a radius that is negative or not a number.
+        InputError: for an unknown norm, or a radius that is negative, not a number, or traced.
     """
 
     norm: str
-    eps: float | int | np.floating
+    eps: Any  # any number is taken, a float is kept
 
     def __post_init__(self):
         if self.norm not in ("linf", "l2", "l1"):
             raise InputError(f"norm must be 'linf', 'l2' or 'l1', got {self.norm!r}.")
-        if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise InputError(f"eps is a radius in units of [0, 1] pixels and must be finite and >= 0, got {self.eps}.")
+        if not is_concrete(self.eps):
+            raise InputError("eps is traced: inside jit the radius must be a Python number, since a threat model is static.")
+        eps = as_number(self.eps)
+        if eps is None or not 0 <= eps < math.inf:
+            raise InputError(f"eps is a radius in units of [0, 1] pixels and must be finite and >= 0, got {self.eps!r}.")
+        object.__setattr__(self, "eps", eps)  # frozen; arrays of jax would not be hashable
 
 
 @runtime_checkable

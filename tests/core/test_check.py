@@ -110,6 +110,20 @@ def test_good_labels_become_int32(dtype):
 
 
 @pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (np.zeros(3), "logits must be floats of shape (b, k), got float32 of shape (3,)."),
+        (np.zeros((3, 2), int), "logits must be floats of shape (b, k), got int32 of shape (3, 2)."),
+    ],
+)
+def test_logits(logits, message):
+    # Kills: either condition left out.
+    assert message in refused(check.check_logits, logits)
+    assert "p_logits must" in refused(check.check_logits, logits, name="p_logits")
+    assert check.check_logits(np.zeros((3, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
     ("targets", "message"),
     [
         (np.eye(3, dtype=int), "targets must be float distributions (b, 3), got int32; use jax.nn.one_hot for labels."),
@@ -145,6 +159,9 @@ def test_keys():
     keys = example_keys(jax.random.key(0), jnp.arange(3))
     assert check.check_keys(keys, 3) is keys
     assert "keys must have shape (4,), one for each example, got (3,)." in refused(check.check_keys, keys, 4)
+    assert check.check_keys(keys) is keys
+    assert "keys must have shape (b,), one for each example, got (3, 2)." in refused(check.check_keys, jax.vmap(jax.random.split)(keys))
+    keys = example_keys(jax.random.key(0), jnp.arange(3))
     assert "got a single key; use core.example_keys(key, ids)" in refused(check.check_keys, jax.random.key(0), 3)
     assert "typed PRNG keys, got uint32 of shape (3, 2); use core.example_keys" in refused(check.check_keys, jax.random.key_data(keys), 3)
     assert "got int" in refused(check.check_keys, 0, 3)

@@ -43,6 +43,30 @@ def test_other_generators_are_refused(kind):
         example_keys(jax.random.key(0, impl=kind), jnp.arange(2))
 
 
+@pytest.mark.parametrize(
+    ("key", "ids", "message"),
+    [
+        (lambda: jax.random.PRNGKey(0), [0], r"one typed key, got uint32 of shape \(2,\); make it with jax.random.key"),
+        (lambda: jax.random.split(jax.random.key(0), 2), [0], r"one typed key, got key.* of shape \(2,\)"),
+        (lambda: 0, [0], "one typed key, got int"),
+        (lambda: jax.random.key(0), np.ones(2), r"ids must be integers of shape \(b,\), .* got float32 of shape \(2,\)"),
+        (lambda: jax.random.key(0), np.ones((2, 1), int), r"ids must be integers .* of shape \(2, 1\)"),
+        (lambda: jax.random.key(0), np.array(3), r"ids must be integers .* of shape \(\)"),
+    ],
+)
+def test_bad_input_gets_one_line(key, ids, message):
+    # Kills: each check left out, for a traceback of jax; float ids, which would be cut to integers and collide.
+    with pytest.raises(InputError, match=message) as error:
+        example_keys(key(), ids)
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_of_ids_will_do():
+    # Kills: lists taken for trees of scalars.
+    found = [jax.random.key_data(example_keys(jax.random.key(0), ids)) for ids in ([4, 2], np.array([4, 2]))]
+    np.testing.assert_array_equal(*found)
+
+
 def test_moving_keys_is_not_using_them():
     # Kills: slicing the keys themselves, which jax's key-reuse check (on in these tests) counts as a use.
     keys = example_keys(jax.random.key(0), jnp.arange(4))

@@ -26,9 +26,19 @@ def test_threat_model_is_static():
         traces[0].eps = 1.0
 
 
-@pytest.mark.parametrize("eps", [0, 0.0, 8 / 255, np.float32(0.5)])
+@pytest.mark.parametrize("eps", [0, 0.0, 8 / 255, np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.int32(1)])
 def test_eps_may_be_any_number(eps):
-    assert ThreatModel("l2", eps).eps == eps
+    # Kills: an array kept as it is, which cannot be hashed.
+    threat = ThreatModel("l2", eps)
+    assert threat.eps == float(eps) and type(threat.eps) is float
+    assert hash(threat) == hash(ThreatModel("l2", float(eps)))
+    assert jax.jit(lambda x: x * ThreatModel("l2", eps).eps)(2.0) == 2 * threat.eps
+
+
+def test_a_traced_radius_says_so():
+    # Kills: a TracerBoolConversionError from a comparison.
+    with pytest.raises(InputError, match="eps is traced: inside jit the radius must be a Python number"):
+        jax.jit(lambda eps: ThreatModel("l2", eps).eps)(0.5)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +48,13 @@ def test_eps_may_be_any_number(eps):
         ("l2", -1.0, "must be finite and >= 0, got -1.0"),
         ("l2", float("nan"), "must be finite and >= 0, got nan"),
         ("l1", float("inf"), "must be finite and >= 0, got inf"),
+        ("linf", "8/255", "must be finite and >= 0, got '8/255'"),
+        ("linf", None, "must be finite and >= 0, got None"),
+        ("linf", np.ones(2), "must be finite and >= 0, got array"),
     ],
 )
 def test_wrong_threats_say_so(norm, eps, message):
-    # Kills: `eps < 0` alone, which NaN passes.
+    # Kills: `eps < 0` alone, which NaN passes; a TypeError for what is no number.
     with pytest.raises(InputError) as error:
         ThreatModel(norm, eps)
     assert message in str(error.value)
