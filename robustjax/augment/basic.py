@@ -1,15 +1,17 @@
 """Crop and flip, drawn for each example on its own."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from robustjax.core import check
 from robustjax.core.check import InputError
-from robustjax.core.types import ArrayLike, Keys
+from robustjax.core.types import ArrayLike, Keys, KeysLike
 
 
-def random_crop(keys: Keys, images: ArrayLike, *, pad: int = 4) -> Float[Array, "b h w c"]:
+def random_crop(keys: KeysLike, images: ArrayLike, *, pad: int = 4) -> Float[Array, "b h w c"]:
     """Surrounds each image with `pad` rows and columns of black and cuts a window of the old size out at a uniform place.
 
     Args:
@@ -30,6 +32,12 @@ def random_crop(keys: Keys, images: ArrayLike, *, pad: int = 4) -> Float[Array, 
     check.check_keys(keys, images.shape[0])
     if pad < 0:
         raise InputError(f"pad must be >= 0, got {pad}.")
+    return _crop(keys, images, pad=pad)
+
+
+# Compiled as a whole: by themselves the slices fail on rows that lie on several devices.
+@functools.partial(jax.jit, static_argnames="pad")
+def _crop(keys: Keys, images: Float[Array, "b h w c"], *, pad: int) -> Float[Array, "b h w c"]:
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
     # A slice for each example: on CPU a third faster than gathering rows and columns.
@@ -40,7 +48,7 @@ def random_crop(keys: Keys, images: ArrayLike, *, pad: int = 4) -> Float[Array, 
     return jax.vmap(cut)(keys, padded)
 
 
-def random_flip(keys: Keys, images: ArrayLike) -> Float[Array, "b h w c"]:
+def random_flip(keys: KeysLike, images: ArrayLike) -> Float[Array, "b h w c"]:
     """Mirrors each image left to right with probability 1/2. Not for digits, where it makes other signs.
 
     Args:

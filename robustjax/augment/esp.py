@@ -1,6 +1,7 @@
 """ESP: perturbations of random direction and size, with labels that follow the size."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from robustjax.augment import radius as radii
 from robustjax.augment.smoothing import as_targets, check_xi, exponential_confidence, soft_targets
@@ -8,11 +9,11 @@ from robustjax.augment.sphere import l2_noise
 from robustjax.core import check, numerics
 from robustjax.core.check import InputError
 from robustjax.core.rng import stream
-from robustjax.core.types import ArrayLike, Keys, Perturbed, Scalar
+from robustjax.core.types import ArrayLike, KeysLike, Perturbed, Scalar
 
 
 def esp(
-    keys: Keys,
+    keys: KeysLike,
     images: ArrayLike,
     labels: ArrayLike,
     *,
@@ -44,15 +45,17 @@ def esp(
         Perturbed(images, targets (b, C), size (b,)), in the dtype of `images` but at least float32.
 
     Raises:
-        InputError: for tau < 0 or above epsilon, negative sigma, xi outside [0, 1 - 1/C], labels out of range, or images
-            that are not float (b, h, w, c) in [0, 1].
+        InputError: for tau < 0 or above epsilon, negative sigma, xi outside [0, 1 - 1/C], labels out of range, keys or labels
+            that are not one for each image, or images that are not float (b, h, w, c) in [0, 1].
     """
     images = numerics.lift(check.check_images(images))
-    targets = as_targets(labels, num_classes=num_classes, dtype=images.dtype)
+    check.check_keys(keys, images.shape[0])
+    targets = as_targets(labels, num_classes=num_classes, dtype=images.dtype, b=images.shape[0])
     sigma = tau / 2 if sigma is None else sigma
     for name, value in (("epsilon", epsilon), ("tau", tau), ("sigma", sigma)):
         radii.check_size(name, value)
-    if check.is_concrete(epsilon, tau) and not float(tau) <= float(epsilon):
+    # As they will be computed with: 0.3 and float32(0.3) are one number then. In NumPy, since jax would stage it inside jit.
+    if check.is_concrete(epsilon, tau) and not np.asarray(tau, images.dtype) <= np.asarray(epsilon, images.dtype):
         raise InputError(
             f"tau must not exceed epsilon (sizes are drawn from [epsilon - tau, epsilon + tau]), got tau {tau}, epsilon {epsilon}."
         )

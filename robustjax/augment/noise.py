@@ -8,6 +8,8 @@
 The L2 kinds keep their norm inside the box by rescaling (`rescale_to_box`); the others lose some of theirs to clipping.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,12 +18,12 @@ from robustjax.augment import radius as radii
 from robustjax.augment.sphere import l2_noise
 from robustjax.core import check, numerics
 from robustjax.core.rng import stream
-from robustjax.core.types import ArrayLike, Keys, Scalar
+from robustjax.core.types import ArrayLike, KeysLike, Scalar
 
 Images = Float[Array, "b h w c"]
 
 
-def l2_uniform_radius(keys: Keys, images: ArrayLike, *, tau: Scalar) -> Images:
+def l2_uniform_radius(keys: KeysLike, images: ArrayLike, *, tau: Scalar) -> Images:
     """Moves each image in a random direction by r ~ Uniform(0, τ): the very images that `spider` makes from the same keys.
 
     Args:
@@ -33,13 +35,13 @@ def l2_uniform_radius(keys: Keys, images: ArrayLike, *, tau: Scalar) -> Images:
         Like `images`, at least float32, in [0, 1].
 
     Raises:
-        InputError: for a negative tau, or images that are not float (b, h, w, c) in [0, 1].
+        InputError: for a negative tau, keys that are not one typed key for each image, or images that are not float (b, h, w, c) in [0, 1].
     """
     images = _prepare(keys, images, tau=tau)
     return l2_noise(stream(keys, 0), images, radii.uniform_radius(stream(keys, 1), tau=jnp.asarray(tau).astype(images.dtype)))[0]
 
 
-def l2_ball(keys: Keys, images: ArrayLike, *, tau: Scalar) -> Images:
+def l2_ball(keys: KeysLike, images: ArrayLike, *, tau: Scalar) -> Images:
     """Moves each image to a point uniform in the L2 ball of radius τ around it, r = τ u^(1/d), d = h w c.
 
     Where the ball leaves the box, the point is brought back by clipping-aware rescaling: its norm is kept, uniformity is not.
@@ -47,10 +49,10 @@ def l2_ball(keys: Keys, images: ArrayLike, *, tau: Scalar) -> Images:
     """
     images = _prepare(keys, images, tau=tau)
     tau = jnp.asarray(tau).astype(images.dtype)
-    return l2_noise(stream(keys, 0), images, radii.ball_radius(stream(keys, 1), tau=tau, dimension=images[0].size))[0]
+    return l2_noise(stream(keys, 0), images, radii.ball_radius(stream(keys, 1), tau=tau, dimension=math.prod(images.shape[1:])))[0]
 
 
-def l2_sphere(keys: Keys, images: ArrayLike, *, radius: Scalar) -> Images:
+def l2_sphere(keys: KeysLike, images: ArrayLike, *, radius: Scalar) -> Images:
     """Moves each image by exactly `radius` in a random direction, or as far as the box allows.
 
     Arguments, result and errors are those of `l2_uniform_radius`, with `radius` in place of `tau`.
@@ -59,7 +61,7 @@ def l2_sphere(keys: Keys, images: ArrayLike, *, radius: Scalar) -> Images:
     return l2_noise(stream(keys, 0), images, jnp.full(images.shape[:1], radius, images.dtype))[0]
 
 
-def gaussian_noise(keys: Keys, images: ArrayLike, *, std: Scalar) -> Images:
+def gaussian_noise(keys: KeysLike, images: ArrayLike, *, std: Scalar) -> Images:
     """Adds N(0, std^2) to each pixel and clips to [0, 1]: near the faces of the box the noise is weaker and not centred.
 
     Args:
@@ -71,14 +73,14 @@ def gaussian_noise(keys: Keys, images: ArrayLike, *, std: Scalar) -> Images:
         Like `images`, at least float32, in [0, 1].
 
     Raises:
-        InputError: for a negative std, or images that are not float (b, h, w, c) in [0, 1].
+        InputError: for a negative std, keys that are not one typed key for each image, or images that are not float (b, h, w, c) in [0, 1].
     """
     images = _prepare(keys, images, std=std)
     noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
     return jnp.clip(images + jnp.asarray(std).astype(images.dtype) * noise, 0, 1)
 
 
-def uniform_noise(keys: Keys, images: ArrayLike, *, amplitude: Scalar) -> Images:
+def uniform_noise(keys: KeysLike, images: ArrayLike, *, amplitude: Scalar) -> Images:
     """Adds Uniform(-amplitude, amplitude) to each pixel and clips to [0, 1].
 
     Arguments, result and errors are those of `gaussian_noise`, with `amplitude` in place of `std`.
@@ -88,7 +90,7 @@ def uniform_noise(keys: Keys, images: ArrayLike, *, amplitude: Scalar) -> Images
     return jnp.clip(images + jnp.asarray(amplitude).astype(images.dtype) * noise, 0, 1)
 
 
-def _prepare(keys: Keys, images: ArrayLike, **sizes: Scalar) -> Images:
+def _prepare(keys: KeysLike, images: ArrayLike, **sizes: Scalar) -> Images:
     images = numerics.lift(check.check_images(images))
     check.check_keys(keys, images.shape[0])
     for name, value in sizes.items():

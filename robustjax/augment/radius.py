@@ -6,12 +6,12 @@ from jaxtyping import Array, Float
 
 from robustjax.core import check, numerics
 from robustjax.core.check import InputError
-from robustjax.core.types import Keys, Scalar
+from robustjax.core.types import ArrayLike, KeysLike, Scalar
 
 Radius = Float[Array, " b"]
 
 
-def uniform_radius(keys: Keys, *, tau: Scalar) -> Radius:
+def uniform_radius(keys: KeysLike, *, tau: Scalar) -> Radius:
     """Draws "r ~ Uniform(0, τ)" (SPIDER, Algorithm 2): as many perturbations of each size, small ones included.
 
     Args:
@@ -22,17 +22,18 @@ def uniform_radius(keys: Keys, *, tau: Scalar) -> Radius:
         (b,) in [0, tau), in the dtype of `tau` but at least float32.
 
     Raises:
-        InputError: for a tau that is negative or not finite.
+        InputError: for a tau that is negative or not finite, or keys that are not typed keys (b,).
 
     >>> bool((uniform_radius(jax.random.split(jax.random.key(0), 9), tau=2.0) < 2.0).all())
     True
     """
+    check.check_keys(keys)
     check_size("tau", tau)
     tau = as_float(tau)
     return tau * jax.vmap(lambda key: jax.random.uniform(key, (), tau.dtype))(keys)
 
 
-def ball_radius(keys: Keys, *, tau: Scalar, dimension: int) -> Radius:
+def ball_radius(keys: KeysLike, *, tau: Scalar, dimension: int) -> Radius:
     """Draws the norm of a point uniform in the ball of radius tau: r = τ u^(1/d), u ~ Uniform(0, 1).
 
     What SPIDER's section 3.1 argues against: "random L2 ball sampling approximates L2 sphere sampling, resulting in
@@ -47,14 +48,15 @@ def ball_radius(keys: Keys, *, tau: Scalar, dimension: int) -> Radius:
         (b,) in [0, tau], in the dtype of `tau` but at least float32.
 
     Raises:
-        InputError: for a tau that is negative or not finite.
+        InputError: for a tau that is negative or not finite, or keys that are not typed keys (b,).
     """
+    check.check_keys(keys)
     check_size("tau", tau)
     tau = as_float(tau)
     return tau * jax.vmap(lambda key: jax.random.uniform(key, (), tau.dtype))(keys) ** (1 / dimension)
 
 
-def truncated_normal_radius(keys: Keys, *, mean: Scalar, stddev: Scalar, low: Scalar, high: Scalar) -> Radius:
+def truncated_normal_radius(keys: KeysLike, *, mean: Scalar, stddev: Scalar, low: Scalar, high: Scalar) -> Radius:
     """Draws from a Gaussian cut to [low, high]: "N_trunc" of ESP's Algorithm 1 (which lists the upper bound first).
 
     The Gaussian is cut, not clipped: no mass gathers at the bounds. `mean` and `stddev` are those of the uncut one. In
@@ -71,11 +73,12 @@ def truncated_normal_radius(keys: Keys, *, mean: Scalar, stddev: Scalar, low: Sc
         (b,) in [low, high], in the common dtype of the bounds but at least float32.
 
     Raises:
-        InputError: for a negative `low` or `stddev`, or `low` above `high`.
+        InputError: for a negative `low` or `stddev`, `low` above `high`, or keys that are not typed keys (b,).
 
     >>> [float(r) for r in truncated_normal_radius(jax.random.split(jax.random.key(0), 2), mean=2.0, stddev=0.0, low=1.0, high=3.0)]
     [2.0, 2.0]
     """
+    check.check_keys(keys)
     check_size("stddev", stddev)
     check_size("low", low)
     if check.is_concrete(low, high) and not float(low) <= float(high):
@@ -96,8 +99,8 @@ def check_size(name: str, value: Scalar) -> None:
         raise InputError(f"{name} is a size in units of [0, 1] pixels and must be finite and >= 0, got {value}.")
 
 
-def as_float(value: Scalar) -> Float[Array, "..."]:
-    """Returns a number as an array, in its own dtype but at least float32; whole numbers become the default float."""
+def as_float(value: Scalar | ArrayLike) -> Float[Array, "..."]:
+    """Returns a number or an array as an array of floats, in its own dtype but at least float32; whole numbers become the default float."""
     value = numerics.lift(value)
     # Also for a float that is there already: the numbers of Python are only weakly of their dtype.
     return value.astype(value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else jnp.asarray(0.0).dtype)

@@ -20,49 +20,50 @@ from robustjax.augment.spider import spider
 from robustjax.core import check, numerics, registry
 from robustjax.core.check import InputError
 from robustjax.core.rng import stream
-from robustjax.core.types import ArrayLike, Keys, Scalar
+from robustjax.core.types import ArrayLike, KeysLike, Scalar
 
 Pair = tuple[Float[Array, "b h w c"], Float[Array, "b k"]]
 
 
-def none(keys: Keys, images: ArrayLike, targets: ArrayLike) -> Pair:
+def none(keys: KeysLike, images: ArrayLike, targets: ArrayLike) -> Pair:
     """Changes nothing."""
     return check.check_images(images), _targets(targets)
 
 
-def crop(keys: Keys, images: ArrayLike, targets: ArrayLike, *, pad: int = 4) -> Pair:
+def crop(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, pad: int = 4) -> Pair:
     """`random_crop`."""
     return basic.random_crop(keys, images, pad=pad), _targets(targets)
 
 
-def flip(keys: Keys, images: ArrayLike, targets: ArrayLike) -> Pair:
+def flip(keys: KeysLike, images: ArrayLike, targets: ArrayLike) -> Pair:
     """`random_flip`."""
     return basic.random_flip(keys, images), _targets(targets)
 
 
-def crop_flip(keys: Keys, images: ArrayLike, targets: ArrayLike, *, pad: int = 4) -> Pair:
+def crop_flip(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, pad: int = 4) -> Pair:
     """`random_crop`, then `random_flip`: what CIFAR is usually trained with."""
+    check.check_keys(keys)
     return basic.random_flip(stream(keys, 1), basic.random_crop(stream(keys, 0), images, pad=pad)), _targets(targets)
 
 
-def spider_stage(keys: Keys, images: ArrayLike, targets: ArrayLike, *, tau: Scalar, xi: Scalar) -> Pair:
+def spider_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, tau: Scalar, xi: Scalar) -> Pair:
     """`spider`."""
     return spider(keys, images, targets, tau=tau, xi=xi, num_classes=_targets(targets).shape[1])[:2]
 
 
 def esp_stage(
-    keys: Keys, images: ArrayLike, targets: ArrayLike, *, epsilon: Scalar, tau: Scalar, xi: Scalar, sigma: Scalar | None = None
+    keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, epsilon: Scalar, tau: Scalar, xi: Scalar, sigma: Scalar | None = None
 ) -> Pair:
     """`esp`."""
     return esp(keys, images, targets, epsilon=epsilon, tau=tau, xi=xi, sigma=sigma, num_classes=_targets(targets).shape[1])[:2]
 
 
-def no_ls(keys: Keys, images: ArrayLike, targets: ArrayLike, *, tau: Scalar) -> Pair:
+def no_ls(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, tau: Scalar) -> Pair:
     """SPIDER's perturbation with the label as it was: 'No LS' of its ablation."""
     return noise.l2_uniform_radius(keys, images, tau=tau), _targets(targets)
 
 
-def std_ls(keys: Keys, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar) -> Pair:
+def std_ls(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar) -> Pair:
     """Standard label smoothing of unmoved images: 'STD LS' of SPIDER's ablation.
 
     Args:
@@ -84,22 +85,22 @@ def std_ls(keys: Keys, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar) 
     return images, soft_targets(confidence, targets, num_classes=targets.shape[1])
 
 
-def l2_sphere(keys: Keys, images: ArrayLike, targets: ArrayLike, *, radius: Scalar) -> Pair:
+def l2_sphere(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, radius: Scalar) -> Pair:
     """L2 noise of one fixed radius."""
     return noise.l2_sphere(keys, images, radius=radius), _targets(targets)
 
 
-def l2_ball(keys: Keys, images: ArrayLike, targets: ArrayLike, *, tau: Scalar) -> Pair:
+def l2_ball(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, tau: Scalar) -> Pair:
     """Noise uniform in the L2 ball."""
     return noise.l2_ball(keys, images, tau=tau), _targets(targets)
 
 
-def gaussian_noise(keys: Keys, images: ArrayLike, targets: ArrayLike, *, std: Scalar) -> Pair:
+def gaussian_noise(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, std: Scalar) -> Pair:
     """Gaussian noise, clipped to [0, 1]."""
     return noise.gaussian_noise(keys, images, std=std), _targets(targets)
 
 
-def uniform_noise(keys: Keys, images: ArrayLike, targets: ArrayLike, *, amplitude: Scalar) -> Pair:
+def uniform_noise(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, amplitude: Scalar) -> Pair:
     """Uniform noise, clipped to [0, 1]."""
     return noise.uniform_noise(keys, images, amplitude=amplitude), _targets(targets)
 
@@ -133,7 +134,7 @@ STRENGTH: dict[str, tuple[str, ...]] = {
 }
 
 
-def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[Keys, ArrayLike, ArrayLike], Pair]:
+def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[KeysLike, ArrayLike, ArrayLike], Pair]:
     """Chains entries of the table; each draws from its own stream, which depends on its place in the chain.
 
     Args:
@@ -151,9 +152,11 @@ def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[Keys, 
     """
     made = [registry.make(TABLE, name, kind="augmentation", **options) for name, options in stages]
 
-    def stage(keys: Keys, images: ArrayLike, targets: ArrayLike) -> Pair:
+    def stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike) -> Pair:
         """Applies the stages one after the other."""
         images, targets = none(keys, images, targets)
+        if made:
+            check.check_keys(keys, images.shape[0])
         for place, one in enumerate(made):
             images, targets = one(stream(keys, place), images, targets)
         return images, targets

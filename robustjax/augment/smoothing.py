@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from robustjax.core import check, numerics
+from robustjax.augment.radius import as_float
+from robustjax.core import check
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Scalar
 
@@ -38,7 +39,7 @@ def exponential_confidence(size: ArrayLike, *, start: Scalar, width: Scalar, flo
     # A little above 1 is what 1/C + (1 - 1/C) may round to.
     if check.is_concrete(floor) and not 0 < float(floor) <= 1 + 1e-6:
         raise InputError(f"floor is the confidence at start + width and must lie in (0, 1], got {floor}.")
-    size = numerics.lift(jnp.asarray(size))
+    size = as_float(size)
     start, width, floor = (jnp.asarray(x).astype(size.dtype) for x in (start, width, floor))
     beyond = jnp.maximum(size - start, 0)
     steps = jnp.where(width > 0, beyond / jnp.where(width > 0, width, 1), (beyond > 0).astype(size.dtype))
@@ -65,7 +66,7 @@ def soft_targets(confidence: ArrayLike, labels: ArrayLike, *, num_classes: int) 
     >>> [round(float(t), 4) for t in soft_targets(jnp.array([0.7]), jnp.array([1]), num_classes=4)[0]]
     [0.1, 0.7, 0.1, 0.1]
     """
-    confidence = numerics.lift(jnp.asarray(confidence))
+    confidence = as_float(confidence)
     targets = as_targets(labels, num_classes=num_classes, dtype=confidence.dtype)
     if confidence.shape != targets.shape[:1]:
         raise InputError(f"confidence must hold one number for each label, {targets.shape[:1]}, got shape {confidence.shape}.")
@@ -77,14 +78,16 @@ def soft_targets(confidence: ArrayLike, labels: ArrayLike, *, num_classes: int) 
     return confidence * targets + (1 - confidence) * (1 - targets) / (num_classes - 1)
 
 
-def as_targets(labels: ArrayLike, *, num_classes: int, dtype: jnp.dtype = jnp.float32) -> Float[Array, "b k"]:
+def as_targets(labels: ArrayLike, *, num_classes: int, dtype: jnp.dtype = jnp.float32, b: int | None = None) -> Float[Array, "b k"]:
     """Returns labels (b,) one-hot and targets (b, k) as they are, both as floats of `dtype`, checked.
 
     Raises:
-        InputError: as `soft_targets`.
+        InputError: as `soft_targets`, and where there are not `b` of them (None: any number will do).
     """
     if num_classes < 2:
         raise InputError(f"num_classes must be at least 2, got {num_classes}: there must be another class to doubt for.")
+    if b is not None and jnp.ndim(labels) and len(labels) != b:
+        raise InputError(f"labels must be one for each of the {b} images, got {len(labels)}.")
     if jnp.ndim(labels) == 1:
         return jax.nn.one_hot(check.check_labels(labels, num_classes=num_classes), num_classes, dtype=dtype)
     return check.check_targets(labels, num_classes=num_classes).astype(dtype)

@@ -7,6 +7,8 @@ Norms are over all pixels of one image, in units of [0, 1] pixels. How large the
 becomes of the label in `smoothing.py`.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,12 @@ from jaxtyping import Array, Bool, Float
 
 from robustjax.core import check, numerics
 from robustjax.core.check import InputError
-from robustjax.core.types import ArrayLike, Keys, Scalar
+from robustjax.core.types import ArrayLike, Keys, KeysLike, Scalar
 
 Images = Float[Array, "b h w c"]
 
 
-def sphere_directions(keys: Keys, images: ArrayLike) -> Images:
+def sphere_directions(keys: KeysLike, images: ArrayLike) -> Images:
     """Draws for each image a direction uniform on the unit sphere of all its pixels.
 
     A Gaussian vector divided by its norm: "ε/‖ε‖, ε ~ N(0, I)" of SPIDER's Algorithm 2 and "u = v/‖v‖" of ESP's Algorithm 1.
@@ -32,7 +34,7 @@ def sphere_directions(keys: Keys, images: ArrayLike) -> Images:
         Unit vectors (b, h, w, c), in the dtype of `images` but at least float32: 3072 squares summed in bfloat16 lose the norm.
 
     Raises:
-        InputError: where there is not one typed key for each image.
+        InputError: where there is not one typed key for each image, or for images of another rank or not floats.
 
     References:
         Muller, "A note on a method for generating points uniformly on n-dimensional spheres", Communications of the ACM, 1959.
@@ -41,8 +43,10 @@ def sphere_directions(keys: Keys, images: ArrayLike) -> Images:
     >>> [round(float(norm), 5) for norm in jnp.sqrt(jnp.sum(directions**2, axis=(1, 2, 3)))]
     [1.0, 1.0]
     """
-    check.check_keys(keys, images.shape[0])
     images = numerics.lift(images)
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f"images must be floats of shape (b, h, w, c), got {images.dtype} of shape {images.shape}.")
+    check.check_keys(keys, images.shape[0])
     gauss = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:], images.dtype))(keys)
     norm = numerics.image_norm(gauss)
     return gauss * numerics.safe_divide(jnp.ones_like(norm), norm)[:, None, None, None]
@@ -114,7 +118,7 @@ def _rescale(images: Images, directions: Images, radius: Float[Array, " b"]) -> 
     room = jnp.where(directions > 0, 1 - images, images)
     room = jnp.where(jnp.abs(directions) > jnp.finfo(images.dtype).tiny ** 0.5, room, 0)
     # No pixel moves by more than 1. A larger radius is out of reach all the same, and its square might overflow.
-    radius = jnp.minimum(radius, 2 * images[0].size ** 0.5)
+    radius = jnp.minimum(radius, 2 * math.prod(images.shape[1:]) ** 0.5)
 
     fixed = jax.lax.stop_gradient((directions, room, radius))
 
@@ -123,7 +127,8 @@ def _rescale(images: Images, directions: Images, radius: Float[Array, " b"]) -> 
         higher = _newton(*fixed, t)
         return jnp.maximum(t, higher), jnp.any(higher > t)
 
-    t, _ = jax.lax.while_loop(lambda state: state[1], climb, (jnp.zeros_like(fixed[2]), jnp.array(True)))
+    # The first pass is made here: what a loop carries must vary over a mesh as the images do, which a constant would not.
+    t, _ = jax.lax.while_loop(lambda state: state[1], climb, climb((jnp.zeros_like(fixed[2]), None)))
     # The last step again, where it can be differentiated: which pixels met the box is constant around here.
     t = _newton(directions, room, radius, t)
     at_face = jnp.where(directions > 0, room, -room)

@@ -7,10 +7,10 @@ from robustjax.augment.smoothing import as_targets, check_xi, exponential_confid
 from robustjax.augment.sphere import l2_noise
 from robustjax.core import check, numerics
 from robustjax.core.rng import stream
-from robustjax.core.types import ArrayLike, Keys, Perturbed, Scalar
+from robustjax.core.types import ArrayLike, KeysLike, Perturbed, Scalar
 
 
-def spider(keys: Keys, images: ArrayLike, labels: ArrayLike, *, tau: Scalar, xi: Scalar, num_classes: int) -> Perturbed:
+def spider(keys: KeysLike, images: ArrayLike, labels: ArrayLike, *, tau: Scalar, xi: Scalar, num_classes: int) -> Perturbed:
     """Moves each image in a random direction by a random radius, and trusts its label less the farther it went.
 
     Algorithm 2 of "Utilizing Label Smoothing as a Tool for Embedding Perturbation Uncertainty": "δ = ε/‖ε‖ · r,
@@ -31,10 +31,12 @@ def spider(keys: Keys, images: ArrayLike, labels: ArrayLike, *, tau: Scalar, xi:
         Perturbed(images, targets (b, C), size (b,)), in the dtype of `images` but at least float32.
 
     Raises:
-        InputError: for tau < 0, xi outside [0, 1 - 1/C], labels out of range, or images that are not float (b, h, w, c) in [0, 1].
+        InputError: for tau < 0, xi outside [0, 1 - 1/C], labels out of range, keys or labels that are not one for each image,
+            or images that are not float (b, h, w, c) in [0, 1].
     """
     images = numerics.lift(check.check_images(images))
-    targets = as_targets(labels, num_classes=num_classes, dtype=images.dtype)
+    check.check_keys(keys, images.shape[0])
+    targets = as_targets(labels, num_classes=num_classes, dtype=images.dtype, b=images.shape[0])
     radii.check_size("tau", tau)
     check_xi(xi, num_classes=num_classes)
     tau, xi = (jnp.asarray(x).astype(images.dtype) for x in (tau, xi))

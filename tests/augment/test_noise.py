@@ -46,7 +46,7 @@ def test_pixel_noise_has_its_law_and_is_clipped():
         assert noisy.min() == 0 and noisy.max() == 1
 
 
-@pytest.mark.parametrize(
+EACH = pytest.mark.parametrize(
     ("function", "option"),
     [
         (augment.l2_sphere, "radius"),
@@ -56,6 +56,17 @@ def test_pixel_noise_has_its_law_and_is_clipped():
         (augment.uniform_noise, "amplitude"),
     ],
 )
+
+
+@EACH
+@pytest.mark.parametrize("wrong", [None, jax.random.key(0), jax.random.key_data(keys(2))], ids=["none", "one", "raw"])
+def test_wrong_keys_get_one_line(function, option, wrong):
+    # Kills: a signature or a fold_in that meets the keys before our check.
+    with pytest.raises(InputError, match="keys must be"):
+        function(wrong, GREY[:2], **{option: 1.0})
+
+
+@EACH
 def test_negative_sizes_are_refused(function, option):
     # Kills: each check left out.
     with pytest.raises(InputError, match=f"{option} is a size .* got -1"):

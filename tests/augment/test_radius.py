@@ -60,6 +60,21 @@ def test_bad_input_gets_one_line(call, message):
         call()
 
 
+DRAWS = {
+    "uniform": lambda keys: augment.uniform_radius(keys, tau=1.0),
+    "ball": lambda keys: augment.ball_radius(keys, tau=1.0, dimension=2),
+    "truncated": lambda keys: augment.truncated_normal_radius(keys, mean=1.0, stddev=1.0, low=0.0, high=2.0),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("wrong", [None, jax.random.key(0), jax.random.key_data(keys(2)), 0], ids=["none", "one", "raw", "seed"])
+def test_wrong_keys_get_one_line(draw, wrong):
+    # Kills: the check of keys left out, for a traceback from inside vmap.
+    with pytest.raises(InputError, match="keys must be"):
+        DRAWS[draw](wrong)
+
+
 def test_known_numbers_are_checked_inside_a_traced_function_too():
     # Kills: comparing a constant array while tracing, which is a tracer and has no truth value.
     tau = jnp.float32(2.0)

@@ -21,6 +21,17 @@ def test_edges_of_the_curve():
     np.testing.assert_array_equal(jax.jit(curve)(size, start=1.0, width=1.0, floor=0.0)[2] >= 0, True)
 
 
+def test_whole_numbers_are_sizes_and_confidences_too():
+    # Kills: start, width and floor cut to integers, under which every label is hard or lost; a product of int and float.
+    curve = {"start": 0.5, "width": 2.0, "floor": 0.25}
+    whole = np.array([0, 1, 3])
+    found = augment.exponential_confidence(whole, **curve)
+    np.testing.assert_array_equal(found, augment.exponential_confidence(whole.astype(np.float32), **curve))
+    assert found.dtype == jnp.float32 and 0 < found[2] < found[1] < 1
+    targets = augment.soft_targets(jnp.array([1, 0]), np.array([0, 1]), num_classes=3)
+    np.testing.assert_allclose(targets, [[1, 0, 0], [0.5, 0, 0.5]])
+
+
 def test_gradients_of_the_curve_are_finite():
     # Kills: exp of a large positive number in the branch not taken; division by width 0.
     def total(size, start, width, floor):

@@ -157,6 +157,13 @@ def test_keys_must_be_one_for_each_image():
         augment.sphere_directions(keys(2), jnp.zeros((3, 2, 2, 1)))
 
 
+@pytest.mark.parametrize("images", [np.zeros((2, 2, 1), np.float32), np.zeros((2, 2, 2, 1), np.uint8)])
+def test_directions_are_for_batches_of_floats(images):
+    # Kills: rows taken for images; draws in whole numbers.
+    with pytest.raises(InputError, match=r"images must be floats of shape \(b, h, w, c\), got .* of shape"):
+        augment.sphere_directions(keys(2), images)
+
+
 def test_stream_is_pinned():
     # Kills: any change of the stream, which changes every published run; say so in the change log.
     direction = augment.sphere_directions(keys(1), jnp.zeros((1, 1, 1, 3)))

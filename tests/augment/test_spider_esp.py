@@ -139,15 +139,42 @@ NORMALISED = (np.full((2, 4, 4, 3), 0.5) - 0.47) / 0.2 - 1.5
         ({"images": np.full((2, 4, 4, 3), np.nan)}, "NaN"),
         ({"images": np.zeros((4, 4, 3))}, "unbatched"),
         ({"images": NORMALISED}, "scaled to|normalised"),
+        ({"labels": np.array([0, 1, 2])}, "labels must be one for each of the 2 images, got 3"),
+        ({"labels": np.eye(K, dtype=np.float32)[:1]}, "labels must be one for each of the 2 images, got 1"),
+        ({"keys": None}, "keys must be typed PRNG keys, got NoneType"),
+        ({"keys": jax.random.key(0)}, "keys must be one key an example, got a single key"),
+        ({"keys": jax.random.key_data(keys(2))}, r"keys must be typed PRNG keys, got uint32 of shape \(2, 2\)"),
+        ({"keys": keys(3)}, r"keys must have shape \(2,\), one for each example, got \(3,\)"),
     ],
 )
 def test_bad_input_gets_one_line(method, change, message):
     # Kills: each check left out.
     function, options, _ = METHODS[method]
-    good = {"images": np.full((2, 4, 4, 3), 0.5), "labels": np.array([0, 9]), "num_classes": K, **options}
+    good = {"keys": keys(2), "images": np.full((2, 4, 4, 3), 0.5), "labels": np.array([0, 9]), "num_classes": K, **options}
     with pytest.raises(InputError, match=message) as error:
-        function(keys(2), **{**good, **change})
+        function(**{**good, **change})
     assert "\n" not in str(error.value)
+
+
+@EACH
+def test_numpy_in_double_precision(method):
+    # Kills: int64 labels or float64 images that meet int32 or float32 inside; float64 lost.
+    function, options, _ = METHODS[method]
+    images = np.random.default_rng(0).uniform(size=(8, 4, 4, 3))
+    with jax.enable_x64():
+        out = function(keys(8), images, np.arange(8, dtype=np.int64), num_classes=K, **options)
+        assert {x.dtype for x in out} == {np.dtype("float64")}
+        distance = np.linalg.norm((np.asarray(out.images) - images).reshape(8, -1), axis=1)
+        np.testing.assert_allclose(out.size, distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kinds", [(float, np.float32), (np.float32, float), (np.float32, jnp.float32)])
+def test_tau_may_be_epsilon_in_another_precision(kinds):
+    # Kills: 0.1 compared with float32(0.1) = 0.100000001, which are one number to the images.
+    for value in (0.1, 0.7):  # rounded up and down in float32
+        tau, epsilon = kinds[0](value), kinds[1](value)
+        out = augment.esp(keys(4), np.full((4, 2, 2, 1), 0.5), np.arange(4), epsilon=epsilon, tau=tau, xi=0.1, num_classes=K)
+        assert jnp.isfinite(out.images).all()
 
 
 def test_esp_refuses_tau_above_epsilon():
