@@ -1,22 +1,24 @@
 """What an attack climbs: one number per example, larger where the network is more wrong; and how it sees the network."""
 
 import functools
+import numbers
 import types
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from robustjax.core.check import InputError
-from robustjax.core.numerics import lift
+from robustjax.core.check import check_output
+from robustjax.core.numerics import lift, nll_from_logits
 from robustjax.core.types import LogitsFn
 
 
 def cross_entropy(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
     """Computes -log softmax(logits)_y per example, in nats: the objective of Madry et al., ICLR 2018, Eq. 2.1."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(lift(logits)), labels[:, None], axis=-1)[:, 0]
+    return nll_from_logits(logits, labels)
 
 
 def margin(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
@@ -47,9 +49,10 @@ class _Uncached:
 def as_partial(logits_fn: LogitsFn) -> jax.tree_util.Partial:
     """Returns `logits_fn` as a pytree, which jit accepts as an argument.
 
-    A Partial stays as it is: its arrays are arguments, so new weights reuse a compiled attack. A function is compiled once
-    and keeps the weights that it closed over then. Any other callable (a Flax module or a method of one, which training changes
-    in place, or an object that cannot be hashed) is compiled anew in each call of an attack: slower, but never out of date.
+    A Partial stays as it is: its arrays are arguments, so new weights reuse a compiled attack. A function of arrays is compiled
+    once and keeps the weights that it closed over then. Any other callable (a Flax module or a method of one, which training
+    changes in place, a function that reads one, an object that cannot be hashed) is compiled anew in each call of an attack:
+    slower, but never out of date.
 
     >>> kinds = [lambda x: x, jax.tree_util.Partial(jnp.add, jnp.ones(())), {}.get]
     >>> [jax.tree.structure(as_partial(fn)) == jax.tree.structure(as_partial(fn)) for fn in kinds]
@@ -57,13 +60,40 @@ def as_partial(logits_fn: LogitsFn) -> jax.tree_util.Partial:
     """
     if isinstance(logits_fn, jax.tree_util.Partial):
         return logits_fn
-    pure = isinstance(logits_fn, types.FunctionType | functools.partial | jax.stages.Wrapped)
-    return jax.tree_util.Partial(logits_fn if pure else _Uncached(logits_fn))
+    return jax.tree_util.Partial(logits_fn if _is_fixed(logits_fn, set()) else _Uncached(logits_fn))
+
+
+_FIXED = (
+    *(jax.Array, np.ndarray, numbers.Number, str, type(None), type, types.ModuleType),
+    *(jax.stages.Wrapped, jax.custom_jvp, jax.custom_vjp, jnp.ufunc),
+)
+
+
+def _is_fixed(value: Any, seen: set[int]) -> bool:
+    """Returns whether nothing that `value` reads can be another thing in the next call, as far as can be seen.
+
+    Arrays count as fixed, as they do to jax.jit. Of a function, what it closes over and the globals that it names are looked at,
+    except functions of other files.
+    """
+    if id(value) in seen or isinstance(value, _FIXED):
+        return True
+    seen.add(id(value))  # functions may close over themselves
+    if isinstance(value, tuple):
+        parts = value
+    elif isinstance(value, functools.partial):
+        parts = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, types.FunctionType):
+        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
+        own = [part for part in named if getattr(part, "__globals__", value.__globals__) is value.__globals__]
+        parts = (*(cell.cell_contents for cell in value.__closure__ or ()), *own)
+    else:
+        return False
+    return all(_is_fixed(part, seen) for part in parts)
 
 
 @jax.jit
 def forward(logits_fn: jax.tree_util.Partial, images: Float[Array, "b h w c"]) -> Any:
-    """Calls the network in one compiled program; what it returns is checked by `count_classes`."""
+    """Calls the network in one compiled program; `count_classes` checks what it returns."""
     return logits_fn(images)
 
 
@@ -73,10 +103,5 @@ def count_classes(logits_fn: jax.tree_util.Partial, images: Float[Array, "b h w 
     Raises:
         InputError: for another shape or dtype, or fewer than two classes.
     """
-    out = jax.eval_shape(forward, logits_fn, images)  # through jit, whose cache spares a second trace
-    shape, dtype = getattr(out, "shape", None), getattr(out, "dtype", None)
-    if shape is None:
-        raise InputError(f"logits_fn must return one array of logits (b, k), got {type(out).__name__}; return its logits only.")
-    if len(shape) != 2 or shape[0] != images.shape[0] or shape[1] < 2 or not jnp.issubdtype(dtype, jnp.floating):
-        raise InputError(f"logits_fn must return float logits (b, k) with k > 1, got {dtype} {shape} for {images.shape[0]} images.")
-    return shape[1]
+    # Through jit, whose cache spares a second trace.
+    return check_output(jax.eval_shape(forward, logits_fn, images), images.shape[0])

@@ -1,6 +1,7 @@
 """Projected gradient descent: follow the gradient of an objective, step by step, and return to the ball and the box each time."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,10 @@ from jaxtyping import Array, Float
 from robustjax.attacks.objectives import OBJECTIVES, as_partial, count_classes
 from robustjax.attacks.projections import random_in_ball, to_ball_and_box, unit_step
 from robustjax.core import loops, registry
-from robustjax.core.check import InputError, check_images, check_keys, check_labels, is_concrete
+from robustjax.core.check import InputError, as_number, check_images, check_keys, check_labels, is_concrete
 from robustjax.core.numerics import lift
 from robustjax.core.rng import stream
-from robustjax.core.types import ArrayLike, Keys, LogitsFn, Scalar, ThreatModel
+from robustjax.core.types import ArrayLike, Keys, KeysLike, LogitsFn, Scalar, ThreatModel
 
 
 class _Config(NamedTuple):
@@ -47,10 +48,10 @@ class _State(NamedTuple):
 
 
 def pgd(
-    keys: Array | None,
+    keys: KeysLike,
     logits_fn: LogitsFn,
     images: ArrayLike,
-    labels: ArrayLike,
+    labels: ArrayLike | None,
     threat: ThreatModel,
     *,
     steps: int,
@@ -75,11 +76,12 @@ def pgd(
     Args:
         keys: one typed key per example (`core.example_keys`); read for random starts only, None is fine without them.
         logits_fn: images -> logits (b, k), in evaluation mode: examples must not influence each other. A
-            `jax.tree_util.Partial(fn, weights)` reuses the compiled program for new weights. A plain function is taken to be
-            pure: it is compiled once, with the weights that it closes over at that moment.
+            `jax.tree_util.Partial(fn, weights)` reuses the compiled program for new weights. A plain function of arrays is
+            compiled once, with the weights that it closes over at that moment; one that closes over an object that may change
+            (a Flax module, a dict) is compiled anew in each call.
         images: (b, h, w, c) in [0, 1], at least float32 internally: bfloat16 is lifted, float64 kept.
         labels: (b,) integers.
-        threat: norm and radius in units of [0, 1] pixels.
+        threat: norm and radius in units of [0, 1] pixels. Inside jit its radius must be a Python number: it cannot be traced.
         steps: how many, at least 0; 0 returns the starting points.
         step_size: above 0, in units of [0, 1] pixels and in the threat's norm. The attack moves steps * step_size at most.
         objective: 'ce' cross-entropy, or 'cw' margin max_{j != y} z_j - z_y.
@@ -88,7 +90,7 @@ def pgd(
         restarts: independent runs. Per example the first that succeeds is kept, else the one of largest objective.
         best: return the iterate with the largest objective, the starting point included, rather than the last one.
         targets: (b,) classes to reach: the attack descends the objective with respect to them, and success is to be classified
-            so. `labels` are then not used.
+            so. `labels` are then not used and may be None.
 
     Returns:
         Adversarial images in the ball and the box. Whether they fool the network is for the caller to measure.
@@ -133,9 +135,9 @@ def pgd(
 
 
 def _begin(first: Array, images: Array, aim: Array, kept: _State | None, config: _Config) -> _State:
-    b = images.shape[0]
-    nothing = jnp.zeros((b,), bool)
-    lowest = jnp.full((b,), -jnp.inf, images.dtype)
+    row = images[:, 0, 0, 0]  # for its place: what a loop carries must vary over a mesh as the images do
+    nothing = jnp.zeros_like(row, bool)
+    lowest = jnp.full_like(row, -jnp.inf)
     broken = nothing if kept is None else kept.success
     return _State(first, images, aim, lowest, nothing, first if config.best else None, broken)
 
@@ -196,16 +198,12 @@ def _choose(kept: _State, new: _State) -> _State:
 
 def _checked_aim(labels: Any, targets: Any, num_classes: int, b: int) -> Array:
     """Returns the labels to leave or the targets to reach."""
-    labels = check_labels(labels, num_classes=num_classes)
-    aim = labels
-    if targets is not None:
-        try:
-            aim = check_labels(targets, num_classes=num_classes)
-        except InputError as error:
-            raise InputError(f"targets: {error}") from None
-    for name, array in (("labels", labels), ("targets", aim)):
-        if array.shape[0] != b:
-            raise InputError(f"{name} must have shape ({b},), one for each image, got {array.shape}.")
+    name, given = ("labels", labels) if targets is None else ("targets", targets)
+    if given is None:
+        raise InputError("labels must be class numbers (b,), got None, which will do only where targets are given.")
+    aim = check_labels(given, num_classes=num_classes, name=name)
+    if aim.shape[0] != b:
+        raise InputError(f"{name} must have shape ({b},), one for each image, got {aim.shape}.")
     return aim
 
 
@@ -225,8 +223,8 @@ def _check_options(threat: Any, steps: Any, step_size: Any, objective: Any, rand
         raise registry.unknown("objective", objective, OBJECTIVES)
     if not isinstance(steps, int | np.integer) or steps < 0:
         raise InputError(f"steps must be an integer >= 0, got {steps!r}.")
-    if is_concrete(step_size) and not (np.isfinite(step_size) and step_size > 0):
-        raise InputError(f"step_size is in units of [0, 1] pixels and must be finite and > 0, got {step_size}.")
+    if is_concrete(step_size) and not 0 < (as_number(step_size) or 0) < math.inf:
+        raise InputError(f"step_size is in units of [0, 1] pixels and must be finite and > 0, got {step_size!r}.")
     if not isinstance(restarts, int | np.integer) or restarts < 1:
         raise InputError(f"restarts must be an integer >= 1, got {restarts!r}.")
     if restarts > 1 and not random_start:

@@ -4,6 +4,7 @@ All sizes are per image, over all of its pixels and channels, in units of [0, 1]
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -99,5 +100,5 @@ def random_in_ball(keys: Keys, images: Float[Array, "b h w c"], eps: Scalar, *, 
         return law(direction_key, images.shape[1:], images.dtype), jax.random.uniform(radius_key, (), images.dtype)
 
     direction, u = jax.vmap(draw)(keys)
-    radius = eps * u ** (1 / images[0].size)
+    radius = eps * u ** (1 / math.prod(images.shape[1:]))
     return direction * _per_image(radius / jnp.maximum(image_norm(direction, norm), TINY))

@@ -9,9 +9,15 @@ import pytest
 
 from robustjax.attacks.objectives import OBJECTIVES, as_partial, count_classes, cross_entropy, margin
 from robustjax.core import InputError
+from robustjax.core.numerics import lift
 
 LOGITS = jnp.array([[2.0, 1.0, -1.0], [0.0, 0.5, 3.0]])
 LABELS = jnp.array([0, 1], jnp.int32)
+GLOBAL = {"scale": 1.0}
+
+
+def linear(weight, x):
+    return x @ weight
 
 
 def test_values_and_gradients():
@@ -47,12 +53,24 @@ def test_only_functions_are_found_again():
     function = functools.partial(jnp.add, 1.0)
     assert same(jnp.sin) and same(lambda x: x) and same(function) and same(jax.tree_util.Partial(jnp.add, LOGITS))
     assert not same(Model()) and not same(Model().__call__)
+    # Functions that read an object which may change: by closing over it, by another function, bound as an argument, as a global.
+    model = Model()
+    reader = lambda x: model(x)  # noqa: E731
+    assert not same(reader) and not same(lambda x: (0, reader)[1](x)) and not same(functools.partial(reader))
+    assert not same(functools.partial(lambda m, x: m(x), model)) and not same(lambda x: GLOBAL["scale"] * x)
+    # Arrays, numbers and tuples of them stay; so do functions of other files, and one that closes over itself.
+    weights = (LOGITS, np.ones(2), 3.0, "same")
+
+    def itself(x, n=1):
+        return itself(weights[0] @ x, n - 1) if n else jax.nn.relu(lift(x))
+
+    assert same(itself) and same(lambda x: linear(LABELS, x))
 
 
 @pytest.mark.parametrize(
     ("logits_fn", "message"),
     [
-        (lambda x: x, "float logits"),
+        (lambda x: x, "k > 1"),
         (lambda x: (x[:, 0, 0], x), "return its logits only"),
         (lambda x: x.sum((1, 2)), "k > 1"),
         (lambda x: jnp.zeros((1, 4)), "for 2 images"),

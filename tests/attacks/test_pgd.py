@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 
 from robustjax.attacks import pgd as pgd_function
 from robustjax.attacks.objectives import cross_entropy
 from robustjax.attacks.pgd import _check_options
-from robustjax.core import InputError, ThreatModel, example_keys
+from robustjax.core import InputError, ThreatModel, example_keys, loops
 from robustjax.core.numerics import image_norm
 
 SHAPE = (6, 3, 3, 2)
@@ -129,6 +130,42 @@ def test_restarts_keep_the_first_success_else_the_largest_loss(steps, eps, best)
     np.testing.assert_allclose(traced, runs[2], atol=1e-5)
 
 
+@pytest.mark.parametrize("check_vma", [False, True])
+def test_a_long_attack_runs_on_a_mesh(check_vma):
+    # Kills: a loop, which attacks of many steps become, that starts from constants: jax's default check refuses it.
+    fn, threat = Partial(rippled, jnp.asarray(WEIGHT)), ThreatModel("linf", 0.1)
+
+    def run(keys, images, labels):
+        return pgd_function(keys, fn, images, labels, threat, steps=loops.UNROLL + 1, step_size=0.01, best=True, restarts=2)
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    split = PartitionSpec("data")
+    sharded = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(split,) * 3, out_specs=split, check_vma=check_vma))
+    np.testing.assert_allclose(sharded(keys(), IMAGES, LABELS), run(keys(), IMAGES, LABELS), atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_rows_on_two_devices_are_taken_as_they_are(norm):
+    # Kills: images[0], which cannot be cut out of rows that lie on a mesh of the kind jax makes by default.
+    rows = NamedSharding(jax.make_mesh((2,), ("data",)), PartitionSpec("data"))
+    given = {"images": jax.device_put(IMAGES, rows), "labels": jax.device_put(LABELS, rows), "keys": jax.device_put(keys(), rows)}
+    np.testing.assert_allclose(attack(norm=norm, random_start=True, **given), attack(norm=norm, random_start=True, keys=keys()), atol=1e-5)
+
+
+def test_a_known_step_size_may_be_closed_over():
+    # Kills: a comparison of a constant of jax inside a trace, which is staged and has no truth value.
+    step_size = jnp.float32(0.05)
+    traced = jax.jit(lambda x: attack(images=x, step_size=step_size))(IMAGES)
+    np.testing.assert_allclose(traced, attack(), atol=1e-6)
+
+
+def test_labels_are_not_needed_beside_targets():
+    # Kills: labels checked or read where the aim is a target; a traceback of jax where neither is there.
+    np.testing.assert_array_equal(attack(labels=None, targets=LABELS), attack(labels=LABELS + 7, targets=LABELS))
+    with pytest.raises(InputError, match="got None, which will do only where targets are given"):
+        attack(labels=None)
+
+
 def test_a_network_without_gradient_leaves_the_images():
     # Kills: 0/0 in the norm of the gradient, in each norm.
     for norm in ("linf", "l2", "l1"):
@@ -168,6 +205,11 @@ def test_plain_callables_and_changed_weights():
     moved = attack(model)
     np.testing.assert_allclose(moved, attack(Partial(linear, jnp.asarray(-WEIGHT))), atol=1e-6)
     assert np.abs(moved - expected).max() > 0.05
+    # The same function object both times, which reads a model that training changes in place.
+    reader = lambda x: model(x)  # noqa: E731
+    np.testing.assert_allclose(attack(reader), moved, atol=1e-6)
+    model.weight = -model.weight
+    np.testing.assert_allclose(attack(reader), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +220,7 @@ def test_plain_callables_and_changed_weights():
         ({"images": IMAGES * 2 - 1}, "normalised|-1, 1"),
         ({"labels": LABELS + 1}, r"labels must lie in \[0, 2\]"),
         ({"labels": LABELS[:5]}, "one for each image"),
-        ({"targets": LABELS - 1}, "targets: .*-1"),
+        ({"targets": LABELS - 1}, r"targets must lie in .*-1"),
         ({"targets": LABELS[:5]}, "targets must have shape"),
         ({"steps": -1}, "steps"),
         ({"step_size": 0.0}, "step_size"),
@@ -203,3 +245,10 @@ def test_a_radius_is_no_threat_model():
     # Kills: 'float has no attribute norm'. The signature is checked before in tests, hence the inner function.
     with pytest.raises(InputError, match="ThreatModel"):
         _check_options(8 / 255, 5, 0.1, "ce", True, 1)
+
+
+@pytest.mark.parametrize("step_size", ["0.1", None, [0.1], np.inf, 0, jnp.float32(-1)])
+def test_what_is_no_step_size_says_so(step_size):
+    # Kills: a TypeError of NumPy in place of our line. The signature is checked before in tests, hence the inner function.
+    with pytest.raises(InputError, match="step_size .* must be finite and > 0, got"):
+        _check_options(ThreatModel("linf", 0.1), 5, step_size, "ce", True, 1)

@@ -89,6 +89,17 @@ def test_twenty_steps_at_once_in_float64(data, run, norm, eps, alpha, objective,
         np.testing.assert_allclose(x, stored[f"{data}/{run}/{double}"], atol=1e-6)
 
 
+def test_twenty_steps_at_once_on_every_stored_picture():
+    # Kills: what 16 pictures or single steps do not show: rows past the first, chunks of the loop, three channels.
+    stored = reference.load("attacks/pgd_deterministic.npz")["cifar/pgd20_linf_eps8_a2/adv_f64run"]
+    with jax.enable_x64():
+        logits_fn, images, labels = setting("cifar", len(stored), np.float64)
+        threat = ThreatModel("linf", 8 / 255)
+        x = pgd(None, logits_fn, images, labels, threat, steps=20, step_size=2 / 255, random_start=False)
+        assert len(stored) == 64
+        np.testing.assert_allclose(x, stored, atol=1e-6)
+
+
 @CASES
 def test_twenty_steps_in_float32(data, run, norm, eps, alpha, objective, double, near):
     # Kills: float32 arithmetic that loses more than the official code's did (say, a norm of squares that vanish, or half precision).

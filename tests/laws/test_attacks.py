@@ -124,7 +124,8 @@ def test_traced_and_sharded_give_the_same(name, norm, options):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split, same = PartitionSpec("data"), PartitionSpec()
     sharded = jax.shard_map(run, mesh=mesh, in_specs=(split, same, split, split), out_specs=split, check_vma=False)
-    for way in (jax.jit(run), jax.jit(sharded)):
+    by_default = jax.shard_map(run, mesh=mesh, in_specs=(split, same, split, split), out_specs=split)
+    for way in (jax.jit(run), jax.jit(sharded), jax.jit(by_default)):
         won, loss = outcome(fn, way(keys(), fn, jnp.asarray(images()), jnp.asarray(y)))
         np.testing.assert_array_equal(won, alone[0])
         np.testing.assert_allclose(loss, alone[1], rtol=1e-4, atol=1e-5)
