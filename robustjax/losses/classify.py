@@ -26,16 +26,13 @@ def cross_entropy(logits: ArrayLike, targets: ArrayLike) -> Float[Array, " b"]:
     >>> [round(float(loss), 4) for loss in cross_entropy(jnp.zeros((2, 4)), jnp.array([0, 3]))]
     [1.3863, 1.3863]
     """
-    logits = _logits("logits", logits)
+    logits = numerics.lift(check.check_logits(logits))
     b, k = logits.shape
-    log_p = jax.nn.log_softmax(logits)
     if jnp.ndim(targets) == 1:
-        labels = _same_batch(check.check_labels(targets, num_classes=k), b)
-        # Counted from the end, -1 would be the last class: sent out of range instead.
-        labels = jnp.where(labels < 0, k, labels)
-        return -jnp.take_along_axis(log_p, labels[:, None], axis=1, mode="fill", fill_value=jnp.nan)[:, 0]
-    targets = _same_batch(check.check_targets(targets, num_classes=k), b)
-    return -jnp.sum(targets.astype(log_p.dtype) * log_p, axis=1)
+        return numerics.nll_from_logits(logits, _same_batch(check.check_labels(targets, num_classes=k), b))
+    targets = _same_batch(check.check_targets(targets, num_classes=k), b).astype(logits.dtype)
+    some = targets != 0  # elsewhere log softmax may be -inf, and 0 * -inf would be NaN
+    return -jnp.sum(targets * jnp.where(some, jax.nn.log_softmax(logits), 0), axis=1)
 
 
 def kl_divergence(p_logits: ArrayLike, q_logits: ArrayLike) -> Float[Array, " b"]:
@@ -56,17 +53,10 @@ def kl_divergence(p_logits: ArrayLike, q_logits: ArrayLike) -> Float[Array, " b"
     >>> bool(kl_divergence(jnp.array([[0.0, 9.0]]), jnp.zeros((1, 2)))[0] < kl_divergence(jnp.zeros((1, 2)), jnp.array([[0.0, 9.0]]))[0])
     True
     """
-    p_logits, q_logits = _logits("p_logits", p_logits), _logits("q_logits", q_logits)
+    p_logits, q_logits = check.check_logits(p_logits, name="p_logits"), check.check_logits(q_logits, name="q_logits")
     if p_logits.shape != q_logits.shape:
         raise InputError(f"p_logits and q_logits must have one shape (b, k), got {p_logits.shape} and {q_logits.shape}.")
     return numerics.kl_p_from_logits(p_logits, q_logits)
-
-
-def _logits(name: str, logits: ArrayLike) -> Float[Array, "b k"]:
-    logits = jnp.asarray(logits)
-    if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise InputError(f"{name} must be floats of shape (b, k), got {logits.dtype} of shape {logits.shape}.")
-    return numerics.lift(logits)
 
 
 def _same_batch(targets: Array, b: int) -> Array:

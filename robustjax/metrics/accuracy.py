@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from robustjax.core.check import InputError, check_labels
-from robustjax.core.numerics import lift
+from robustjax.core.check import InputError, check_labels, check_logits
+from robustjax.core.numerics import lift, nll_from_logits
 from robustjax.core.types import ArrayLike
 
 
@@ -40,7 +40,7 @@ def nll(logits: ArrayLike, labels: ArrayLike) -> Float[Array, " b"]:
         labels: (b,) integers in [0, k).
 
     Returns:
-        (b,), at least 0. NaN where the logits hold one.
+        (b,), at least 0. NaN where the logits hold one, and where a label is out of range and only a traced value.
 
     Raises:
         InputError: for wrong shapes or labels out of range.
@@ -49,7 +49,7 @@ def nll(logits: ArrayLike, labels: ArrayLike) -> Float[Array, " b"]:
     Array([1.3863], dtype=float32)
     """
     logits, labels = _checked(logits, labels)
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)[:, 0]
+    return nll_from_logits(logits, labels)
 
 
 def confidence(logits: ArrayLike) -> Float[Array, " b"]:
@@ -67,18 +67,11 @@ def confidence(logits: ArrayLike) -> Float[Array, " b"]:
     >>> confidence(jnp.zeros((1, 4)))
     Array([0.25], dtype=float32)
     """
-    return jnp.max(jax.nn.softmax(_checked_logits(logits)), axis=-1)
-
-
-def _checked_logits(logits: ArrayLike) -> Float[Array, "b k"]:
-    logits = jnp.asarray(logits)
-    if logits.ndim != 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise InputError(f"logits must be floats of shape (b, k), got {logits.dtype} {logits.shape}.")
-    return lift(logits)
+    return jnp.max(jax.nn.softmax(lift(check_logits(logits))), axis=-1)
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
-    logits = _checked_logits(logits)
+    logits = lift(check_logits(logits))
     labels = check_labels(labels, num_classes=logits.shape[1])
     if labels.shape[0] != logits.shape[0]:
         raise InputError(f"one label an example: got {logits.shape[0]} rows of logits and {labels.shape[0]} labels.")

@@ -28,7 +28,9 @@ class CalibrationSums(NamedTuple):
     correct: Array  # (bins,) int32, number of right predictions
 
 
-def calibration_sums(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15, mask: ArrayLike | None = None) -> CalibrationSums:
+def calibration_sums(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int | np.integer = 15, mask: ArrayLike | None = None
+) -> CalibrationSums:
     """Sorts examples into equal bins of confidence and sums each bin up.
 
     Bin m of M is ((m - 1)/M, m/M], as in Guo et al. 2017, section 2; a confidence of 0 falls into the first.
@@ -84,7 +86,7 @@ def calibration_error(sums: CalibrationSums) -> Float[Array, ""]:
     return jnp.sum(gap) / n.astype(sums.confidence.dtype)  # unguarded: 0 would say 'perfectly calibrated'
 
 
-def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int = 15) -> Float[Array, ""]:
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bins: int | np.integer = 15) -> Float[Array, ""]:
     """Computes the expected calibration error of complete inputs: every example of the data set at once.
 
     Args:
@@ -104,8 +106,8 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, *, bin
     return calibration_error(calibration_sums(confidence, correct, bins=bins))
 
 
-def _check(confidence: Array, correct: Array, mask: Array, bins: int) -> None:
-    if not isinstance(bins, int) or bins < 1:
+def _check(confidence: Array, correct: Array, mask: Array, bins: int | np.integer) -> None:
+    if not isinstance(bins, int | np.integer) or bins < 1:
         raise InputError(f"bins is how many bins of confidence there are, an integer >= 1, got {bins!r}.")
     if confidence.ndim != 1 or not jnp.issubdtype(confidence.dtype, jnp.floating):
         raise InputError(f"confidence must be floats of shape (n,), got {confidence.dtype} {confidence.shape}.")

@@ -54,6 +54,17 @@ def test_saturated_logits_have_finite_losses_and_gradients(scale):
         assert jnp.isfinite(value) and jnp.isfinite(grad).all()
 
 
+def test_classes_without_mass_do_not_count():
+    # Kills: 0 * -inf, where a class is masked out by a logit of -inf, or log softmax overflows.
+    targets = jnp.array([[0.5, 0.0, 0.5]])
+    for low in (-jnp.inf, -3e38):
+        logits = jnp.array([[1.0, low, 2.0]]) if low == -jnp.inf else jnp.array([[3e38, low, 3e38]])
+        value, grad = jax.value_and_grad(lambda x: losses.cross_entropy(x, targets).sum())(logits)
+        expected = losses.cross_entropy(logits[:, ::2], targets[:, ::2])[0]
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert jnp.isfinite(grad).all() and jnp.isfinite(value)
+
+
 def test_traced_labels_out_of_range_are_not_silent():
     # Kills: -1 read as the last class; a row of zeros with loss 0. Both would train on.
     with jax.debug_nans(False):

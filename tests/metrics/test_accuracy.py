@@ -24,12 +24,15 @@ def test_against_the_formulas(wrap):
 
 
 def test_saturated_and_broken_logits():
-    # Kills: log(softmax), which is infinite here; a NaN row that counts for the class where argmax finds the NaN.
+    # Kills: log(softmax), which is infinite here; a NaN row that counts for the class where argmax finds the NaN;
+    # labels counted from the end.
     saturated = jnp.array([[0.0, 500.0]])
     np.testing.assert_array_equal(nll(saturated, jnp.array([0])), [500.0])
     with jax.debug_nans(False):
         broken = jnp.full((1, 3), jnp.nan)
         assert not correct(broken, jnp.array([0]))[0] and jnp.isnan(nll(broken, jnp.array([0])))[0]
+        # Traced labels cannot be checked; -1 must not be the last class.
+        assert jnp.isnan(jax.jit(nll)(LOGITS, jnp.array([-1, 3, -4]))).all()
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(jnp.bfloat16, jnp.float32), (jnp.float32, jnp.float32), (jnp.float64, jnp.float64)])

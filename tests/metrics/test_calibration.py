@@ -80,6 +80,13 @@ def test_batches_add_up_and_padding_does_not_count(wrap):
     np.testing.assert_allclose(calibration_error(sums), whole, atol=1e-6)
 
 
+def test_bins_may_be_a_number_of_numpy():
+    # Kills: isinstance(bins, int).
+    confidence, correct = draws(50)
+    whole = expected_calibration_error(confidence, correct, bins=15)
+    assert expected_calibration_error(confidence, correct, bins=np.int64(15)) == whole
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
