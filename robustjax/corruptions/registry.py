@@ -119,7 +119,7 @@ def draw(
 
 def apply(
     images: ArrayLike,
-    draws: Mapping[str, ArrayLike] | None,
+    draws: Any,
     *,
     name: str,
     severity: Any = None,
@@ -143,6 +143,8 @@ def apply(
     """
     entry, severity = _entry(name, severity, benchmark, options)
     images = _check_size(images, benchmark)
+    if draws is not None and not isinstance(draws, Mapping):
+        raise InputError(f"draws must be a dict of arrays by name, as `draw` returns, got {type(draws).__name__}.")
     if entry.draw is None and draws:
         raise InputError(f"{name!r} is not random: its draws must be empty or None, got {', '.join(map(repr, draws))}.")
     draws = {key: jnp.asarray(value) for key, value in (draws or {}).items()}
@@ -190,6 +192,8 @@ def _draw(keys, *, name, shape):
 @functools.partial(jax.jit, static_argnames=("name", "benchmark", "quantize"))
 def _apply(images, draws, severity, *, name, benchmark, quantize):
     entry = TABLE[name]
+    # What the check takes for rounding, truncation would carry down to -1/255. jnp.clip would change the gradient at 0 and 1.
+    images = jnp.where(images < 0, 0, jnp.where(images > 1, 1, images))
     inputs = (images, draws) if entry.draw else (images,)
     parameters = {"constants": CONSTANTS[benchmark][name], "severity": severity}
     if entry.rounds:

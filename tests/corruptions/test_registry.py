@@ -69,6 +69,30 @@ def test_draws_that_do_not_fit(name, draws, message):
         corruptions.apply(images(), draws, name=name, severity=1)
 
 
+def test_draws_are_a_dict():
+    # Kills: the truth value of an array, asked of draws given without their name.
+    with pytest.raises(InputError, match="draws must be a dict of arrays by name, as `draw` returns, got ndarray"):
+        corruptions.apply(images(), images(), **GOOD)
+
+
+@pytest.mark.parametrize("name", sorted(corruptions.NAMES["cifar_c"]))
+@pytest.mark.parametrize("level", [-5e-7, 1 + 5e-7])
+def test_rounding_that_the_check_lets_pass_stays_in_the_box(name, level):
+    # Kills: -5e-7 cut down to the next level, -1/255; counts of photons from a negative rate.
+    out = corruptions.corrupt(keys(), images(fill=level), name=name, severity=1)
+    assert out.min() >= 0 and out.max() <= 1
+    np.testing.assert_array_equal(out, corruptions.corrupt(keys(), images(fill=round(level)), name=name, severity=1))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_gradients_reach_pixels_on_the_faces_of_the_box(level):
+    # Kills: a clip of the images, whose gradient at 0 and 1 is a half.
+    gradient = jax.grad(lambda x: corruptions.corrupt(keys(), x, name="impulse_noise", severity=1, quantize=False).sum())(
+        jnp.asarray(images(fill=level))
+    )
+    assert set(np.unique(gradient)) == {0.0, 1.0}
+
+
 def test_draw_wants_a_shape_of_images():
     # Kills: a shape without batch axis, whose rows would be taken for images.
     with pytest.raises(InputError, match=r"shape must be \(b, h, w, c\)"):
