@@ -7,6 +7,7 @@ is 27 times slower on CPU than the one used here, and no rule for some higher de
 """
 
 import functools
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,17 +34,24 @@ class Spec(NamedTuple):
 
 
 def make_spec(
-    name: str, *, num_classes: int, image_shape: Sequence[int], mean: normalize.Constant, std: normalize.Constant, dtype: str
+    name: str,
+    *,
+    num_classes: numbers.Integral,
+    image_shape: Sequence[numbers.Integral],
+    mean: normalize.Constant,
+    std: normalize.Constant,
+    dtype: str,
 ) -> Spec:
     """Checks what all networks have in common; see `registry.make` for the arguments and errors."""
     shape = tuple(image_shape)
-    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
+    if len(shape) != 3 or not all(isinstance(n, numbers.Integral) and n > 0 for n in shape):
         raise InputError(f"image_shape must be (height, width, channels), three positive integers, got {shape}.")
     if num_classes < 2:
         raise InputError(f"num_classes must be at least 2, got {num_classes}.")
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype of a network must be 'float32' or 'bfloat16', got {dtype!r}.")
-    return Spec(name, num_classes, shape, *normalize.constants(mean, std, channels=shape[2]), dtype)
+    shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+    return Spec(name, int(num_classes), shape, *normalize.constants(mean, std, channels=shape[2]), dtype)
 
 
 class Classifier(nnx.Module):

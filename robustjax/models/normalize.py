@@ -5,14 +5,16 @@ so no optimiser, weight decay or averaging of weights can touch them.
 """
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from robustjax.core.check import InputError
 
-Constant = float | int | Sequence[float | int]
+Constant = numbers.Real | Sequence[numbers.Real] | np.ndarray
 """One number for all channels, or one for each."""
 
 
@@ -35,7 +37,7 @@ def constants(mean: Constant, std: Constant, *, channels: int) -> tuple[tuple[fl
     """
     full = []
     for name, value in (("mean", mean), ("std", std)):
-        values = (value,) * channels if isinstance(value, float | int) else tuple(value)
+        values = (value,) * channels if isinstance(value, numbers.Real) else tuple(value)
         if len(values) != channels:
             raise InputError(f"{name} has {len(values)} values, the images have {channels} channels; give one number, or one a channel.")
         if not all(math.isfinite(v) for v in values) or (name == "std" and min(values) <= 0):

@@ -1,5 +1,6 @@
 """Names to networks."""
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,8 @@ TABLE = {
 def make(
     name: str,
     *,
-    num_classes: int,
-    image_shape: Sequence[int],
+    num_classes: numbers.Integral,
+    image_shape: Sequence[numbers.Integral],
     mean: normalize.Constant = 0.5,
     std: normalize.Constant = 0.5,
     seed: int = 0,

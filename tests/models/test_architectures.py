@@ -128,6 +128,17 @@ def test_normalisation_by_channel():
     np.testing.assert_allclose(done[..., 2], (images[..., 2] - 0.3) / 0.5, rtol=1e-6)
 
 
+def test_numbers_of_numpy_are_numbers():
+    # Kills: isinstance(n, int) of sizes read off an array; a mean of np.float32 taken for a sequence; other numbers kept as they are.
+    size = np.array([8, 8, 1])
+    model = models.make(
+        "small_cnn", num_classes=np.int64(3), image_shape=tuple(size), mean=np.float32(0.5), std=np.array([0.25], np.float32), width=4
+    )
+    plain = models.make("small_cnn", num_classes=3, image_shape=(8, 8, 1), mean=0.5, std=0.25, width=4)
+    assert model.spec == plain.spec and {type(n) for n in (model.spec.num_classes, *model.spec.image_shape)} == {int}
+    np.testing.assert_array_equal(model(jnp.full((1, 8, 8, 1), 0.3)), plain(jnp.full((1, 8, 8, 1), 0.3)))
+
+
 @pytest.mark.parametrize(
     ("message", "options"),
     [
