@@ -1,6 +1,8 @@
 """The launchers as a user meets them: what they print, and one line for what is wrong."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +67,18 @@ def test_quick_cifar10_trains_on_real_data(tmp_path):
     done = commands.run("evaluate", f"--workdir={tmp_path}", "--suite=clean", f"--data_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "CIFAR-10, JPEG re-encoded" in done.stdout and "quick, not comparable" in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path):
+    # Kills: Orbax's tracebacks from its threads; a run that cannot be taken up again. No file may grow beyond 20 kB.
+    code = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); "
+        "sys.path.insert(0, 'launch'); sys.argv = ['launch/train.py', *sys.argv[1:]]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = [DIGITS, f"--workdir={tmp_path}"]
+    options = {"cwd": commands.ROOT, "env": commands.environment(JAX_ENABLE_COMPILATION_CACHE="0"), "capture_output": True, "text": True}
+    full = subprocess.run([sys.executable, "-c", code, *arguments], **options, timeout=300)
+    assert full.returncode == 2 and "Traceback" not in full.stderr, full.stderr
+    assert "error: could not write a checkpoint" in full.stderr and "same command again" in full.stderr
+    again = commands.run("train", *arguments)
+    assert again.returncode == 0, again.stderr
