@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, *, read_only: bool = False):
         import orbax.checkpoint as ocp
 
+        _hush_closed_loops()
         self._ocp = ocp
         self.folder = Path(workdir).absolute() / "checkpoints"
         if read_only and not self.folder.is_dir():
@@ -141,7 +141,6 @@ class Checkpoints:
         """
         ocp = self._ocp
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        before = _hush_closed_loops()
         try:
             meta = self._reader.restore(self.folder / str(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             stored = self._reader.metadata(self.folder / str(step)).item_metadata["state"].tree
@@ -153,7 +152,6 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax, tensorstore and json each raise their own kinds for a damaged file.
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} cannot be read ({_first_line(error)}).") from error
-        sys.unraisablehook = before  # only a failed read leaves loops behind
         if checksums(state) != meta["checksums"]:
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} differs from its checksums.")
         return state, meta
@@ -205,19 +203,21 @@ class _writing:
             ) from error
 
 
-def _hush_closed_loops() -> Callable:
-    """Keeps back what Orbax prints after a failed read, and nothing else; returns the hook that was there before.
+def _hush_closed_loops() -> None:
+    """Keeps back what Orbax prints after a failed read or write, and nothing else.
 
-    It leaves coroutines of a closed event loop behind, in threads of its own; whenever they are collected each prints a traceback.
+    It leaves callbacks of a closed event loop behind, in threads of its own; each prints a traceback, at any time later.
     """
     before = sys.unraisablehook
+    if getattr(before, "hushes_closed_loops", False):
+        return
 
     def hook(unraisable) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             before(unraisable)
 
+    hook.hushes_closed_loops = True
     sys.unraisablehook = hook
-    return before
 
 
 def _first_line(error: Exception) -> str:
