@@ -1,5 +1,7 @@
 """Chains of augmentations by name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,3 +69,13 @@ def test_std_ls_alpha_is_checked():
     # Kills: the check left out.
     with pytest.raises(InputError, match=r"alpha is the share .* got 1.5"):
         augment.TABLE["std_ls"](keys(), IMAGES, TARGETS, alpha=1.5)
+
+
+@pytest.mark.parametrize("stages", [[("crop_flip", {})], [("flip", {}), ("crop", {})]], ids=["crop_flip", "chain"])
+def test_wrong_keys_get_one_line(stages):
+    # Kills: streams made of keys before they are checked.
+    name, options = stages[0]
+    made = augment.compose(stages) if len(stages) > 1 else functools.partial(augment.TABLE[name], **options)
+    for wrong in (None, jax.random.key(0), jax.random.key_data(jax.random.split(jax.random.key(0), 2))):
+        with pytest.raises(InputError, match="keys must be"):
+            made(wrong, np.full((2, 4, 4, 1), 0.5), np.eye(2))
