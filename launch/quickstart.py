@@ -76,7 +76,7 @@ def compare(report: dict) -> list[str]:
     """Returns a line for each measure: the difference of the two rows and its standard error over the seeds."""
     rows = {row["method"]: row["metrics"] for row in report["rows"]}
     lines = []
-    for name in rows["spider"]:
+    for name in (name for name in rows["spider"] if name == "mce" or name.endswith("_error")):
         base, ours = rows["none"][name], rows["spider"][name]
         if base["std"] is None:
             continue
