@@ -3,7 +3,6 @@
 python launch/report.py
 """
 
-import json
 import re
 import sys
 
@@ -16,10 +15,14 @@ _MARK = re.compile(r"(<!-- results:(\w+) -->\n).*?(<!-- /results -->)", re.DOTAL
 
 def printed(readme: str) -> str:
     """Returns the README's text with every marked table printed from its results file."""
+    from robustjax.core.check import InputError
     from robustjax.evaluate import report
+    from robustjax.io import results
 
     def table(match: re.Match) -> str:
-        stored = json.loads((entry.ROOT / "results" / f"{match[2]}.json").read_text())
+        stored = results.read_json(entry.ROOT / "results" / f"{match[2]}.json")
+        if stored is None:
+            raise InputError(f"README.md shows results/{match[2]}.json, which is not there or cannot be read.")
         return f"{match[1]}{report.markdown(stored)}{match[3]}"
 
     return _MARK.sub(table, readme)
