@@ -41,7 +41,9 @@ KNOWN = {
 }
 
 
-def prepared(name: str, /, *, dir: str = "", train: str = "train", test: str = "", resident_bytes: int = RESIDENT_BYTES) -> Dataset:
+def prepared(
+    name: str, /, *, dir: str = "", train: str = "train", test: str = "", size: int = 0, resident_bytes: int = RESIDENT_BYTES
+) -> Dataset:
     """Opens a prepared set.
 
     Args:
@@ -49,11 +51,15 @@ def prepared(name: str, /, *, dir: str = "", train: str = "train", test: str = "
         dir: folder of the prepared sets; if empty, what TFDS_DATA_DIR names, else ~/tensorflow_datasets.
         train: training split, e.g. 'train', 'train+extra' or 'train[:10%]'.
         test: test split; if empty 'test', or 'validation' where there is none (and for imagenet2012, whose test labels are secret).
+        size: bring every image to size x size pixels: the shorter side resized (Pillow's bicubic), then the centre cut out. 0
+            leaves images as they are; they must then all have one size, which ImageNet's do not.
         resident_bytes: splits of at most so many bytes as uint8 are `resident`; larger ones are read example by example.
 
     Raises:
-        InputError: for a set that is missing, not array_record, or not made of images of one size with labels.
+        InputError: for a set that is missing, not array_record, or not made of images with labels.
     """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise InputError(f"option size of {name} must be a number of pixels, or 0 to leave images as they are, got {size!r}.")
     import tensorflow_datasets as tfds  # inside, as it imports for a second
 
     folder = find(name, dir)
@@ -74,7 +80,8 @@ def prepared(name: str, /, *, dir: str = "", train: str = "train", test: str = "
         splits[role] = TfdsSource(
             records,
             name=f"split {split!r} of {folder}",
-            shape=shape,
+            shape=(size, size, features["image"].shape[2]) if size else shape,
+            square=bool(size),
             num_classes=features["label"].num_classes,
             resident_bytes=resident_bytes,
         )
@@ -97,6 +104,7 @@ class TfdsSource(Source):
         records: the split's serialised examples, with len() and __getitems__.
         name: what the split is called in messages.
         shape: (h, w, c) of the images; h and w may be None, then the first image decides.
+        square: bring images to the shape, which is square, see `prepared`.
         num_classes: labels run from 0 to num_classes - 1.
         resident_bytes: see `prepared`.
 
@@ -104,8 +112,8 @@ class TfdsSource(Source):
         InputError: if the first examples have no label, another size, or cannot be decoded.
     """
 
-    def __init__(self, records: Sequence[bytes], *, name: str, shape: tuple, num_classes: int, resident_bytes: int):
-        self._records, self._name, self._num_classes = records, name, num_classes
+    def __init__(self, records: Sequence[bytes], *, name: str, shape: tuple, square: bool, num_classes: int, resident_bytes: int):
+        self._records, self._name, self._num_classes, self._square = records, name, num_classes, square
         if None in shape:
             shape = (*self._decode(0, self._example(0), None).shape[:2], shape[2])
         self.shape: tuple[int, int, int] = tuple(shape)
@@ -198,13 +206,14 @@ class TfdsSource(Source):
 
     def _decode(self, index: int, example: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
         try:
-            image = decode(_encoded(example), channels=1 if shape and shape[2] == 1 else 3)
+            size = shape[0] if shape and self._square else 0
+            image = decode(_encoded(example), channels=1 if shape and shape[2] == 1 else 3, size=size)
         except Exception as error:
             raise InputError(f"image {index} of {self._name} cannot be decoded: {_line(error)}.") from error
         if shape and image.shape != shape:
             raise InputError(
                 f"image {index} of {self._name} is {image.shape[0]}x{image.shape[1]}, others are {shape[0]}x{shape[1]}; "
-                "only sets whose images all have one size are supported."
+                "bring them to one size with the data set's option size, e.g. 224."
             )
         return image
 
@@ -216,8 +225,8 @@ def _encoded(example: Any) -> bytes:
     return values[0]
 
 
-def decode(encoded: bytes, *, channels: int) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes a JPEG, PNG or BMP image to 1 or 3 channels; grey is repeated where 3 are asked for.
+def decode(encoded: bytes, *, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w c"]:
+    """Decodes a JPEG, PNG or BMP image to 1 or 3 channels; grey is repeated where 3 are asked for. For `size` see `prepared`.
 
     Raises:
         ValueError: for an image that is damaged, has an alpha channel or more than 8 bits, or is coloured where 1 channel is asked for.
@@ -231,8 +240,18 @@ def decode(encoded: bytes, *, channels: int) -> UInt8[np.ndarray, "h w c"]:
             raise ValueError(
                 f"its colours are {image.mode!r} in Pillow's terms, {channels} channel(s) of 8 bits without transparency are needed"
             )
-        array = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        image = image.convert("L" if channels == 1 else "RGB")
+        array = np.asarray(_square(image, size) if size else image)
     return array[..., None] if array.ndim == 2 else array
+
+
+def _square(image: Any, size: int) -> Any:
+    """Resizes the shorter side to `size` and cuts out the centre."""
+    from PIL import Image
+
+    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def find(name: str, dir: str) -> Path:

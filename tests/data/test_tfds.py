@@ -152,6 +152,25 @@ def see_through():
     return buffer.getvalue()
 
 
+def test_images_of_mixed_sizes_are_brought_to_one(tmp_path):
+    # Kills: stretching, a corner for the centre, the longer side resized. At a shorter side of 8 nothing is resampled.
+    wide, tall, even = images(1, (8, 16, 3))[0], images(1, (12, 8, 3))[0], images(1, (8, 8, 3))[0]
+    mixed = [example(encode(image), label) for label, image in enumerate((wide, tall, even))]
+    writing.write(tmp_path, "imagenet2012", {"train": mixed, "validation": mixed}, shape=(None, None, 3), classes=1000)
+    with pytest.raises(InputError, match="option size"):
+        data.make("imagenet2012", dir=str(tmp_path))
+    made = data.make("imagenet2012", dir=str(tmp_path), size=8)
+    by_label = dict(zip(made.train.labels.tolist(), made.train.images, strict=True))
+    assert made.image_shape == (8, 8, 3)
+    for label, expected in enumerate((wide[:, 4:12], tall[2:10], even)):
+        np.testing.assert_array_equal(by_label[label], expected)
+    smaller = data.make("imagenet2012", dir=str(tmp_path), size=4)
+    assert smaller.test.images.shape == (3, 4, 4, 3)
+    np.testing.assert_allclose(smaller.test.images.mean((1, 2)).mean(), 127, atol=25)
+    with pytest.raises(InputError, match="option size of imagenet2012 must be a number of pixels"):
+        data.make("imagenet2012", dir=str(tmp_path), size=-1)
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -166,7 +185,10 @@ def see_through():
         ({"test": [example(encode(COLOUR[0]), None)]}, "example 0 of split 'test' .* has 0 labels, one is needed"),
         ({"test": [example(None, 1)]}, "image 0 of split 'test' .* cannot be decoded: the example holds 0 images"),
         ({"test": [example(b"no image", 1)]}, "image 0 of split 'test' .* cannot be decoded"),
-        ({"test": [*sound(1), example(encode(images(1, (8, 9, 3))[0]), 1)]}, "image 1 of .* is 8x9, others are 8x8; only sets whose"),
+        (
+            {"test": [*sound(1), example(encode(images(1, (8, 9, 3))[0]), 1)]},
+            "image 1 of .* is 8x9, others are 8x8; bring them to one size",
+        ),
         ({"shape": (None, None, 3), "train": [example(encode(images(1, (9, 8, 3))[0]), 1)]}, "image 0 of .* is 8x8, others are 9x8"),
         ({"test": [example(encode(images(1, (8, 8, 4))[0]), 1)]}, "cannot be decoded: its colours are 'RGBA'.*3 channel.*transparency"),
         ({"test": [example(encode(images(1, (8, 8, 2))[0]), 1)]}, "cannot be decoded: its colours are 'LA'"),
@@ -188,7 +210,7 @@ def test_unknown_splits_and_options(tmp_path):
     check("mnist", tmp_path, "no split 'test.9:.' in .*: Requested slice .* incompatible with 7 examples", test="test[9:]")
     check("mnist", tmp_path, "is empty; at least one", train="train[:0]")
     check("mnist", tmp_path, "unknown option of the data set 'mnist': 'tran'; did you mean 'train'", tran="train")
-    check("tfds:mnist", tmp_path, "unknown option .*: 'size'", size=8)
+    check("tfds:mnist", tmp_path, "unknown option .*: 'channels'", channels=8)
 
 
 def test_damage_beyond_the_first_examples_is_named_when_met(tmp_path):
