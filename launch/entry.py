@@ -35,9 +35,8 @@ def run(main) -> None:
     """Runs a launcher: what a user can mend is printed in one line, with exit status 2."""
 
     def wrapped(argv):
-        logging.set_verbosity(
-            logging.FATAL
-        )  # Orbax tells its steps and the tracebacks of its threads; what fails reaches us as an exception
+        # Orbax tells its steps and the tracebacks of its threads; what fails reaches us as an exception.
+        logging.set_verbosity(logging.FATAL)
         cache_compilations()
         try:
             main()

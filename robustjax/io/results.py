@@ -39,7 +39,7 @@ def config_hash(config: dict) -> str:
 
 
 # These change where or whether a run runs, not its numbers.
-_MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("steps_per_dispatch",))
+_MAY_DIFFER = (("data", "dir"), ("allow_slow",))
 
 
 def comparable(config: dict) -> dict:
