@@ -3,42 +3,23 @@
 Draws do not depend on the severity, so one draw serves all five: stronger noise is then the same noise, stronger.
 """
 
-import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
-from robustjax.core.check import InputError
 from robustjax.core.types import Keys
+from robustjax.corruptions.draws import Draws, normals, take, uniforms
 from robustjax.corruptions.severity import pick
 
 Images = Float[Array, "b h w c"]
-Draws = dict[str, Array]
 
 _SMALL_RATE = 10.0  # below it the Poisson distribution is summed term by term ...
 _TERMS = 36  # ... as far as this, beyond which lie 1e-10 of it
 
 
-def _like(images: Images, draws: Draws, names: tuple[str, ...]) -> list[Images]:
-    """Returns the named draws in the dtype of the images.
-
-    Raises:
-        InputError: for other names or shapes.
-    """
-    if set(draws) != set(names) or any(draws[n].shape != images.shape for n in names):
-        got = {n: tuple(v.shape) for n, v in draws.items()}
-        raise InputError(f"draws must hold {' and '.join(map(repr, names))} of shape {images.shape}, got {got}.")
-    return [draws[n].astype(images.dtype) for n in names]
-
-
-def _normals(keys: Keys, shape: tuple[int, ...]) -> Float[Array, "b h w c"]:
-    # float32 whatever the images are: the draw belongs to the key, not to the precision of the experiment.
-    return jax.vmap(lambda key: jax.random.normal(key, shape[1:], jnp.float32))(keys)
-
-
 def draw_gaussian_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
-    """Returns {'normal': standard normals}."""
-    return {"normal": _normals(keys, shape)}
+    """Returns {'normal': standard normals (b, h, w, c)}."""
+    return {"normal": normals(keys, shape[1:])}
 
 
 def gaussian_noise(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
@@ -50,13 +31,13 @@ def gaussian_noise(images: Images, draws: Draws, *, constants: tuple, severity: 
         constants: standard deviation c for each severity.
         severity: which of them.
     """
-    (normal,) = _like(images, draws, ("normal",))
+    (normal,) = take(draws, {"normal": images.shape}, images.dtype)
     return jnp.clip(images + pick(constants, severity, images.dtype) * normal, 0, 1)
 
 
 def draw_shot_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
-    """Returns {'normal': standard normals}, whose ranks Φ(n) in (0, 1) decide the photon counts."""
-    return {"normal": _normals(keys, shape)}
+    """Returns {'normal': standard normals (b, h, w, c)}, whose ranks Φ(n) in (0, 1) decide the photon counts."""
+    return {"normal": normals(keys, shape[1:])}
 
 
 def shot_noise(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
@@ -70,9 +51,10 @@ def shot_noise(images: Images, draws: Draws, *, constants: tuple, severity: Int[
     """
     photons = pick(constants, severity, images.dtype)
     if "counts" in draws:
-        (counts,) = _like(images, draws, ("counts",))
+        (counts,) = take(draws, {"counts": images.shape}, images.dtype)
+        counts = counts.astype(images.dtype)
     else:
-        (normal,) = _like(images, draws, ("normal",))
+        (normal,) = take(draws, {"normal": images.shape}, images.dtype)
         counts = poisson_quantile(normal, images * photons)
     return jnp.clip(counts / photons, 0, 1)
 
@@ -104,13 +86,8 @@ def poisson_quantile(normal: Float[Array, "..."], rate: Float[Array, "..."]) -> 
 
 
 def draw_impulse_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
-    """Returns {'hit': uniforms, 'salt': uniforms}, both in [0, 1)."""
-
-    def one(key):
-        hit, salt = jax.random.split(key)
-        return {"hit": jax.random.uniform(hit, shape[1:], jnp.float32), "salt": jax.random.uniform(salt, shape[1:], jnp.float32)}
-
-    return jax.vmap(one)(keys)
+    """Returns {'hit': uniforms, 'salt': uniforms}, (b, h, w, c) in [0, 1)."""
+    return {"hit": uniforms(keys, shape[1:], 0), "salt": uniforms(keys, shape[1:], 1)}
 
 
 def impulse_noise(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
@@ -122,6 +99,6 @@ def impulse_noise(images: Images, draws: Draws, *, constants: tuple, severity: I
         constants: share c for each severity.
         severity: which of them.
     """
-    hit, salt = _like(images, draws, ("hit", "salt"))
+    hit, salt = take(draws, {"hit": images.shape, "salt": images.shape}, images.dtype)
     extreme = (salt < 0.5).astype(images.dtype)
     return jnp.where(hit < pick(constants, severity, images.dtype), extreme, images)

@@ -1,7 +1,6 @@
 """Names of corruptions, and the three doors: `corrupt` is `apply` after `draw`."""
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,41 +11,75 @@ from jaxtyping import Array, Float, Int
 
 from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
-from robustjax.core.registry import unknown
+from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
 from robustjax.corruptions import blur, digital, noise, weather
-from robustjax.corruptions.constants import CONSTANTS, SIZES
+from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
 _SMALLEST = 16  # pixels; below it the constants mean nothing any more
+_LUMA = (0.299, 0.587, 0.114)
+_OURS = ("constants", "severity", "quantize")  # what entries are given by us, not by users
 
 
 class Corruption(NamedTuple):
-    """One entry of the table.
+    """One entry of the table. `apply` and `draw` are given those of our keywords that they name; their others are a user's options.
 
     Attributes:
-        apply: (images[, draws], *, constants, severity[, quantize]) -> images before truncation.
-        draw: (keys, shape) -> draws; None where nothing is random, and then `apply` takes no draws.
-        rounds: `apply` takes `quantize`, and then does its own rounding, to the end.
+        apply: (images[, draws], *[, constants, severity, quantize, options]) -> images before truncation. One that takes
+            `quantize` does its own rounding, to the end.
+        draw: (keys, shape, *[, constants, options]) -> draws; None where nothing is random, and then `apply` takes no draws.
+        check: (shape, **options) -> options, called before anything is compiled; raises InputError.
+        colour: needs three channels. A grey image becomes three equal ones, and the result is its luma.
+        quantized: whether published files hold 8-bit levels; sensors' do not.
+        static: options that are compiled in.
     """
 
     apply: Callable
     draw: Callable | None = None
-    rounds: bool = False
+    check: Callable | None = None
+    colour: bool = False
+    quantized: bool = True
+    static: tuple[str, ...] = ()
 
 
-TABLE: dict[str, Corruption] = {
+_COMMON: dict[str, Corruption] = {
     "gaussian_noise": Corruption(noise.gaussian_noise, noise.draw_gaussian_noise),
     "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
     "defocus_blur": Corruption(blur.defocus_blur),
     "brightness": Corruption(weather.brightness),
     "contrast": Corruption(digital.contrast),
-    "pixelate": Corruption(digital.pixelate, rounds=True),
+    "pixelate": Corruption(digital.pixelate),
 }
 
-NAMES: dict[str, tuple[str, ...]] = {benchmark: tuple(constants) for benchmark, constants in CONSTANTS.items()}
-"""The corruptions of each benchmark, in the order of its paper."""
+TABLE: dict[str, dict[str, Corruption]] = {
+    "cifar_c": _COMMON,
+    "tiny_imagenet_c": _COMMON,
+    "imagenet_c": _COMMON,
+}
+
+
+def _names() -> dict[str, tuple[str, ...]]:
+    names = {}
+    for benchmark, table in TABLE.items():
+        known = [name for name in CONSTANTS.get(benchmark, table) if name in table]
+        names[benchmark] = tuple(name for name in known if name not in EXTRA)
+        if len(known) > len(names[benchmark]):
+            names[f"{benchmark}_extra"] = tuple(name for name in known if name in EXTRA)
+    return names
+
+
+NAMES: dict[str, tuple[str, ...]] = _names()
+"""The corruptions of each benchmark, in the order of its paper. A benchmark's own functions also know those of its '_extra'."""
+
+# The side from which on a benchmark's constants are the nearest of its kin: geometric means of the sides they were made for. C-bar:
+# SPIDER, appendix E.
+_MADE_FOR: dict[str, dict[str, tuple[int, int]]] = {
+    "c": {"cifar_c": (0, 32), "tiny_imagenet_c": (46, 64), "imagenet_c": (120, 224)},
+    "cbar": {"cifar_cbar": (0, 32), "imagenet_cbar": (64, 224)},
+    "mnist_c": {"mnist_c": (0, 28)},
+}
 
 
 def corrupt(
@@ -65,14 +98,14 @@ def corrupt(
 
     Args:
         keys: one typed PRNG key for each image; None will do where nothing is random.
-        images: float (b, h, w, c) in [0, 1], at least 16x16. A size nearer to that of another benchmark brings a warning,
-            since constants are made for a size (a kernel in pixels means less in a larger image).
-        name: one of NAMES[benchmark].
-        severity: integer from 1 to 5, possibly traced; a traced one out of range is clipped.
+        images: float (b, h, w, c) in [0, 1], at least 16x16, with 1 or 3 channels. A size nearer to that of another benchmark
+            brings a warning, since constants are made for a size (a kernel in pixels means less in a larger image).
+        name: one of NAMES[benchmark], or of NAMES[benchmark + '_extra']. Those of 'sensor' may be chained: 'noise+occlusion'.
+        severity: integer from 1 to 5, possibly traced; a traced one out of range is clipped. None for 'mnist_c' and 'sensor'.
         benchmark: whose constants: a key of NAMES.
         quantize: truncate to the levels k / 255, as the published files are; its derivative is 0. Without, floats before that,
-            differentiable where the corruption is: see the functions in noise, blur, weather and digital.
-        **options: none for the corruptions here.
+            differentiable where the corruption is: see the function of that name. 'sensor' is never quantised.
+        **options: of the corruption, see the function of that name: those of 'sensor', and `frost_images` of frost.
 
     Returns:
         Images in [0, 1], in the dtype of `images` and at least float32.
@@ -87,9 +120,10 @@ def corrupt(
     (2, 32, 32, 3)
     """
     entry, severity = _entry(name, severity, benchmark, options)
-    images = _check_size(images, benchmark)
-    draws = _draws(entry, keys, images.shape, name)
-    return _apply(images, draws, severity, name=name, benchmark=benchmark, quantize=quantize)
+    images = _check_images(images, benchmark)
+    options = _checked(entry, images.shape, options)
+    draws = _draws(entry, keys, images.shape, name, benchmark, options)
+    return _applied(entry, images, draws, severity, name, benchmark, quantize, options)
 
 
 def draw(
@@ -97,7 +131,7 @@ def draw(
 ) -> dict[str, Array]:
     """Draws what a corruption needs to know of chance, for images of `shape`.
 
-    The draws (float32) are those of the published code where it has any: unit normals, uniforms. shot_noise draws normals too,
+    The draws are those of the published code where it has any: unit normals, uniforms, float32. shot_noise draws normals too,
     whose ranks decide the counts, since counts themselves depend on the image. Nothing here depends on the severity.
 
     Args:
@@ -106,7 +140,7 @@ def draw(
         name, severity, benchmark, **options: as in `corrupt`.
 
     Returns:
-        Arrays with leading axis b, by name; empty where nothing is random.
+        Arrays with leading axis b, by name; empty where nothing is random. The function draw_<name> says what they are.
 
     Raises:
         InputError: as in `corrupt`.
@@ -114,7 +148,8 @@ def draw(
     entry, _ = _entry(name, severity, benchmark, options)
     if len(shape) != 4 or min(shape) < 1:
         raise InputError(f"shape must be (b, h, w, c) of images, got {tuple(shape)}.")
-    return _draws(entry, keys, tuple(shape), name)
+    options = _checked(entry, tuple(shape), options)
+    return _draws(entry, keys, tuple(shape), name, benchmark, options)
 
 
 def apply(
@@ -131,8 +166,9 @@ def apply(
 
     Args:
         images: as in `corrupt`.
-        draws: what `draw` returns: {'normal'} for gaussian_noise and shot_noise, {'hit', 'salt'} for impulse_noise, each of the
-            images' shape. shot_noise also takes {'counts'}, photon counts. Empty or None where nothing is random.
+        draws: what `draw` returns, e.g. {'normal': (b, h, w, c)} for gaussian_noise. Where the published code draws something
+            else, `apply` takes that as well, and the docstring of the corruption's function says so: shot_noise takes
+            {'counts'}, photon counts. Empty or None where nothing is random.
         name, severity, benchmark, quantize, **options: as in `corrupt`.
 
     Returns:
@@ -142,61 +178,113 @@ def apply(
         InputError: as in `corrupt`, and for draws of other names or shapes.
     """
     entry, severity = _entry(name, severity, benchmark, options)
-    images = _check_size(images, benchmark)
+    images = _check_images(images, benchmark)
     if draws is not None and not isinstance(draws, Mapping):
         raise InputError(f"draws must be a dict of arrays by name, as `draw` returns, got {type(draws).__name__}.")
     if entry.draw is None and draws:
         raise InputError(f"{name!r} is not random: its draws must be empty or None, got {', '.join(map(repr, draws))}.")
     draws = {key: jnp.asarray(value) for key, value in (draws or {}).items()}
-    return _apply(images, draws, severity, name=name, benchmark=benchmark, quantize=quantize)
+    options = _checked(entry, images.shape, options)
+    return _applied(entry, images, draws, severity, name, benchmark, quantize, options)
+
+
+def _find(name: str, benchmark: str) -> Corruption:
+    return TABLE[benchmark.removesuffix("_extra")][name]
+
+
+def _constants(name: str, benchmark: str) -> tuple:
+    return CONSTANTS.get(benchmark.removesuffix("_extra"), {}).get(name, (None,))
 
 
 def _entry(name: str, severity: Any, benchmark: str, options: Mapping) -> tuple[Corruption, Int[Array, ""]]:
     if benchmark not in NAMES:
         raise unknown("benchmark", benchmark, NAMES)
-    if name not in NAMES[benchmark]:
-        raise unknown(f"corruption of {benchmark}:", name, NAMES[benchmark])
+    known = [*NAMES[benchmark], *NAMES.get(f"{benchmark}_extra", ())]
+    if name not in known:
+        raise unknown(f"corruption of {benchmark}:", name, known)
+    entry = _find(name, benchmark)
+    known = [option for option in _options_of(entry) if option not in _OURS]
     for option in options:
-        raise unknown(f"option of the corruption {name!r}:", option, [])
-    return TABLE[name], check_severity(severity, name=name)
+        if option not in known:
+            raise unknown(f"option of the corruption {name!r}:", option, known)
+    return entry, check_severity(severity, name=name, severities=len(_constants(name, benchmark)))
 
 
-def _check_size(images: ArrayLike, benchmark: str) -> Float[Array, "b h w c"]:
+def _options_of(entry: Corruption) -> list[str]:
+    return option_names(entry.apply) + (option_names(entry.draw) if entry.draw else [])
+
+
+def _checked(entry: Corruption, shape: tuple[int, ...], options: dict) -> dict:
+    return entry.check(shape, **options) if entry.check else options
+
+
+def _check_images(images: ArrayLike, benchmark: str) -> Float[Array, "b h w c"]:
     """Returns the images in at least float32; refuses tiny ones, warns if another benchmark was made for a nearer size."""
     images = lift(check_images(images))
-    h, w = images.shape[1:3]
+    h, w, channels = images.shape[1:]
     if min(h, w) < _SMALLEST:
         raise InputError(f"images must be at least {_SMALLEST}x{_SMALLEST} pixels to be corrupted, got {h}x{w}; enlarge them first.")
-    nearest = min(SIZES, key=lambda other: (abs(math.log(math.sqrt(h * w) / SIZES[other])), other != benchmark))
-    if nearest != benchmark:
-        warnings.warn(
-            f"the constants of {benchmark} were made for {SIZES[benchmark]}x{SIZES[benchmark]} pixels, these images have {h}x{w}: "
-            f"{nearest} ({SIZES[nearest]}x{SIZES[nearest]}) is nearer.",
-            stacklevel=3,  # the line that called corrupt or apply
-        )
+    benchmark = benchmark.removesuffix("_extra")
+    if channels not in (1, 3):
+        raise InputError(f"images must have 1 or 3 channels to be corrupted, got {channels}.")
+    if benchmark == "mnist_c" and channels != 1:
+        raise InputError(f"mnist_c is made for grey images, these have {channels} channels; take 'cifar_c' or turn them to grey.")
+    if h != w and benchmark in ("mnist_c", "cifar_cbar", "imagenet_cbar"):
+        raise InputError(f"{benchmark} is defined for square images only, got {h}x{w}; cut or resize them first.")
+    for kin in _MADE_FOR.values():
+        if benchmark in kin:
+            nearest = [other for other, (start, _) in kin.items() if start <= (h * w) ** 0.5][-1]
+            if nearest != benchmark:
+                made_for, other = kin[benchmark][1], kin[nearest][1]
+                warnings.warn(
+                    f"the constants of {benchmark} were made for {made_for}x{made_for} pixels, these images have {h}x{w}: "
+                    f"{nearest} ({other}x{other}) is nearer.",
+                    stacklevel=3,  # the line that called corrupt or apply
+                )
     return images
 
 
-def _draws(entry: Corruption, keys: Array | None, shape: tuple[int, ...], name: str) -> dict[str, Array]:
+def _draws(entry: Corruption, keys: Array | None, shape: tuple[int, ...], name: str, benchmark: str, options: dict) -> dict[str, Array]:
     if keys is None and entry.draw is None:
         return {}
     keys = check_keys(keys, shape[0])
-    return _draw(keys, name=name, shape=shape) if entry.draw else {}
+    if entry.draw is None:
+        return {}
+    dynamic, static = _split(entry, options)
+    return _draw(keys, dynamic, name=name, benchmark=benchmark, shape=shape, static=static)
 
 
-@functools.partial(jax.jit, static_argnames=("name", "shape"))
-def _draw(keys, *, name, shape):
-    return TABLE[name].draw(keys, shape)
+def _applied(entry, images, draws, severity, name, benchmark, quantize, options) -> Float[Array, "b h w c"]:
+    dynamic, static = _split(entry, options)
+    return _apply(images, draws, severity, dynamic, name=name, benchmark=benchmark, quantize=quantize, static=static)
 
 
-@functools.partial(jax.jit, static_argnames=("name", "benchmark", "quantize"))
-def _apply(images, draws, severity, *, name, benchmark, quantize):
-    entry = TABLE[name]
+def _split(entry: Corruption, options: dict) -> tuple[dict, tuple]:
+    dynamic = {option: value for option, value in options.items() if option not in entry.static}
+    return dynamic, tuple(sorted((option, value) for option, value in options.items() if option in entry.static))
+
+
+def _taken(function: Callable, **values: Any) -> dict:
+    return {name: value for name, value in values.items() if name in option_names(function)}
+
+
+@functools.partial(jax.jit, static_argnames=("name", "benchmark", "shape", "static"))
+def _draw(keys, dynamic, *, name, benchmark, shape, static):
+    function = _find(name, benchmark).draw
+    return function(keys, shape, **_taken(function, constants=_constants(name, benchmark), **dynamic, **dict(static)))
+
+
+@functools.partial(jax.jit, static_argnames=("name", "benchmark", "quantize", "static"))
+def _apply(images, draws, severity, dynamic, *, name, benchmark, quantize, static):
+    entry = _find(name, benchmark)
     # What the check takes for rounding, truncation would carry down to -1/255. jnp.clip would change the gradient at 0 and 1.
     images = jnp.where(images < 0, 0, jnp.where(images > 1, 1, images))
-    inputs = (images, draws) if entry.draw else (images,)
-    parameters = {"constants": CONSTANTS[benchmark][name], "severity": severity}
-    if entry.rounds:
-        return entry.apply(*inputs, **parameters, quantize=quantize)
-    result = entry.apply(*inputs, **parameters)
-    return truncate(result) if quantize else result
+    grey = entry.colour and images.shape[-1] == 1
+    if grey:
+        images = jnp.repeat(images, 3, axis=-1)
+    constants = _constants(name, benchmark)
+    parameters = _taken(entry.apply, constants=constants, severity=severity, quantize=quantize, **dynamic, **dict(static))
+    result = entry.apply(*((images, draws) if entry.draw else (images,)), **parameters)
+    if grey:
+        result = jnp.sum(result * jnp.asarray(_LUMA, result.dtype), axis=-1, keepdims=True)
+    return truncate(result) if quantize and entry.quantized and (grey or "quantize" not in parameters) else result

@@ -12,12 +12,21 @@ from robustjax.core.check import InputError, is_concrete
 _SLACK = 2.0**-14  # levels of 255
 
 
-def check_severity(severity: Any, *, name: str) -> Int[Array, ""]:
-    """Returns the severity as an integer array, so that all five run in one program.
+def check_severity(severity: Any, *, name: str, severities: int = 5) -> Int[Array, ""]:
+    """Returns the severity as an integer array, so that all five run in one program; 1 where there are none.
+
+    Args:
+        severity: what a user gave.
+        name: of the corruption, for the message.
+        severities: how many there are: 5, or 1 for corruptions of one strength, whose severity is None.
 
     Raises:
         InputError: unless it is an integer from 1 to 5, or a traced integer, whose value cannot be seen.
     """
+    if severities == 1:
+        if severity is not None:
+            raise InputError(f"{name!r} has no severities here: leave severity at None, got {severity!r}.")
+        return jnp.int32(1)
     # bool is an int to Python, so it is refused by name.
     integer = not isinstance(severity, bool | np.bool) and jnp.issubdtype(getattr(severity, "dtype", type(severity)), jnp.integer)
     if not integer or jnp.ndim(severity):

@@ -1,5 +1,7 @@
 """Laws that every corruption keeps, whatever it does."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,8 @@ from tests.goldens import reference
 
 NAMES = corruptions.NAMES["cifar_c"]
 EVERY = pytest.mark.parametrize("name", NAMES)
-RANDOM = [name for name in NAMES if registry.TABLE[name].draw]
-EXACT = [name for name in NAMES if not registry.TABLE[name].draw]
+RANDOM = [name for name in NAMES if registry.TABLE["cifar_c"][name].draw]
+EXACT = [name for name in NAMES if not registry.TABLE["cifar_c"][name].draw]
 
 
 def photographs():
@@ -119,13 +121,14 @@ def test_mapped_over_eight_devices(name):
 def test_one_program_for_all_severities(name, monkeypatch):
     # Kills: a severity that is static, in the compiled function or in a user's own.
     traces = []
-    entry = registry.TABLE[name]
+    entry = registry.TABLE["cifar_c"][name]
 
+    @functools.wraps(entry.apply)
     def counting(*args, **kwargs):
         traces.append(name)
         return entry.apply(*args, **kwargs)
 
-    monkeypatch.setitem(registry.TABLE, name, entry._replace(apply=counting))
+    monkeypatch.setitem(registry.TABLE["cifar_c"], name, entry._replace(apply=counting))
     images = photographs()[:3, :, :31]  # a shape of its own, so that nothing is compiled yet
     plain = [np.asarray(corrupted(name, images=images, severity=severity)) for severity in range(1, 6)]
     assert len(traces) == 1
