@@ -8,11 +8,11 @@ import numpy as np
 
 from robustjax import corruptions
 from robustjax.core import example_keys
+from robustjax.corruptions.constants import CONSTANTS
 from tests.goldens import reference
 
 # Position of a corruption in the seed rule of the reference data.
-NAMES = (*"gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog brightness contrast".split(),
-         *"elastic_transform pixelate jpeg_compression speckle_noise gaussian_blur spatter saturate".split())  # fmt: skip
+NAMES = tuple(CONSTANTS["cifar_c"])
 # Values this near to a whole level before truncation may fall to either side of it.
 NEAR = 1e-3
 # Those that round on their way instead of truncating at the end have no such values.
