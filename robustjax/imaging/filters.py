@@ -1,11 +1,17 @@
 """Linear filters on images, one kernel for all channels."""
 
+import functools
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from robustjax.core.check import InputError
+
+Border = Literal["nearest", "reflect", "mirror"]
+_PAD = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # names of scipy.ndimage to those of numpy
 
 
 def gaussian_taps(size: int, sigma: float | int) -> np.ndarray:
@@ -21,6 +27,35 @@ def gaussian_taps(size: int, sigma: float | int) -> np.ndarray:
     x = np.arange(size) - (size - 1) / 2
     weights = np.exp(-(x**2) / (2 * sigma**2))
     return weights / weights.sum()
+
+
+@functools.lru_cache
+def gaussian_matrix(size: int, sigma: float | int, *, mode: Border = "nearest", truncate: float = 4.0) -> np.ndarray:
+    """Returns the matrix (size, size), float64, read-only, that blurs one axis as scipy.ndimage.gaussian_filter1d does.
+
+    Row i holds the weights of output pixel i; those of pixels beyond the border are added to the pixels that stand in for them,
+    so `separable(images, matrix, matrix)` is the filter of both axes, whatever its reach.
+
+    Args:
+        size: pixels along the axis.
+        sigma: standard deviation in pixels, above 0.
+        mode: what lies beyond the border: 'nearest' repeats the last pixel, 'reflect' mirrors the image and repeats its edge,
+            'mirror' does not repeat it (reflect-101).
+        truncate: reach of the kernel in standard deviations, rounded to whole pixels.
+
+    >>> gaussian_matrix(3, 1.0, truncate=1.0).round(3)
+    array([[0.726, 0.274, 0.   ],
+           [0.274, 0.452, 0.274],
+           [0.   , 0.274, 0.726]])
+    """
+    reach = int(truncate * sigma + 0.5)
+    taps = gaussian_taps(2 * reach + 1, sigma)
+    source = np.pad(np.arange(size), reach, mode=_PAD[mode])
+    matrix = np.zeros((size, size))
+    for row in range(size):
+        np.add.at(matrix[row], source[row : row + len(taps)], taps)
+    matrix.flags.writeable = False
+    return matrix
 
 
 def correlate(images: Float[Array, "b h w c"], kernel: Float[Array, "k k"]) -> Float[Array, "b h w c"]:

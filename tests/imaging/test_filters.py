@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 from robustjax.core import InputError
-from robustjax.imaging import correlate, gaussian_taps
+from robustjax.imaging import correlate, gaussian_matrix, gaussian_taps
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
@@ -32,3 +32,13 @@ def test_gaussian_taps():
     # Kills: variance for standard deviation; taps that do not sum to 1.
     taps = gaussian_taps(9, 1.0)
     np.testing.assert_allclose(taps, scipy.ndimage.gaussian_filter1d(np.eye(9)[4], 1.0, radius=4), rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "reflect", "mirror"])
+@pytest.mark.parametrize(("size", "sigma", "truncate"), [(16, 0.4, 4.0), (16, 1.0, 4.0), (20, 9.0, 3.0)])
+def test_gaussian_matrix_is_scipys_filter(mode, size, sigma, truncate):
+    # Kills: another border; a reach that is rounded down; taps beyond the border dropped, or, where the kernel is longer than the
+    # axis, taken from the first mirror image only; the transposed matrix.
+    lines = np.random.default_rng(0).random((size, 3))
+    expected = scipy.ndimage.gaussian_filter1d(lines, sigma, axis=0, mode=mode, truncate=truncate)
+    np.testing.assert_allclose(gaussian_matrix(size, sigma, mode=mode, truncate=truncate) @ lines, expected, rtol=1e-12)
