@@ -12,6 +12,7 @@ larger ones come from `train_stream` and `eval_stream`, which yield the same bat
 """
 
 from robustjax.data.batches import TrainOrder, epoch_order, padded
+from robustjax.data.corrupted import CorruptedSet, corrupted
 from robustjax.data.registry import DATASETS, make
 from robustjax.data.source import ArraySource, Dataset, Source
 from robustjax.data.splits import train_validation
@@ -20,9 +21,11 @@ from robustjax.data.stream import eval_stream, train_stream
 __all__ = [
     "DATASETS",
     "ArraySource",
+    "CorruptedSet",
     "Dataset",
     "Source",
     "TrainOrder",
+    "corrupted",
     "epoch_order",
     "eval_stream",
     "make",
