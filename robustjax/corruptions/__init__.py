@@ -8,6 +8,6 @@
 (`quantize=False`: floats before that). Sums and means over severities are not here but in `metrics`.
 """
 
-from robustjax.corruptions.registry import NAMES, apply, corrupt, draw
+from robustjax.corruptions.registry import NAMES, apply, corrupt, draw, nearest
 
-__all__ = ["NAMES", "apply", "corrupt", "draw"]
+__all__ = ["NAMES", "apply", "corrupt", "draw", "nearest"]

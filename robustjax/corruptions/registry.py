@@ -82,6 +82,15 @@ _MADE_FOR: dict[str, dict[str, tuple[int, int]]] = {
 }
 
 
+def nearest(kin: str, height: int, width: int) -> str:
+    """Returns the benchmark of a kin ('c' or 'cbar') whose constants were made for the size nearest to height x width.
+
+    >>> nearest("cbar", 32, 32), nearest("cbar", 64, 64)
+    ('cifar_cbar', 'imagenet_cbar')
+    """
+    return [benchmark for benchmark, (start, _) in _MADE_FOR[kin].items() if start <= (height * width) ** 0.5][-1]
+
+
 def corrupt(
     keys: Array | None,
     images: ArrayLike,
@@ -231,14 +240,14 @@ def _check_images(images: ArrayLike, benchmark: str) -> Float[Array, "b h w c"]:
         raise InputError(f"mnist_c is made for grey images, these have {channels} channels; take 'cifar_c' or turn them to grey.")
     if h != w and benchmark in ("mnist_c", "cifar_cbar", "imagenet_cbar"):
         raise InputError(f"{benchmark} is defined for square images only, got {h}x{w}; cut or resize them first.")
-    for kin in _MADE_FOR.values():
-        if benchmark in kin:
-            nearest = [other for other, (start, _) in kin.items() if start <= (h * w) ** 0.5][-1]
-            if nearest != benchmark:
-                made_for, other = kin[benchmark][1], kin[nearest][1]
+    for kin, sizes in _MADE_FOR.items():
+        if benchmark in sizes:
+            closest = nearest(kin, h, w)
+            if closest != benchmark:
+                made_for, other = sizes[benchmark][1], sizes[closest][1]
                 warnings.warn(
                     f"the constants of {benchmark} were made for {made_for}x{made_for} pixels, these images have {h}x{w}: "
-                    f"{nearest} ({other}x{other}) is nearer.",
+                    f"{closest} ({other}x{other}) is nearer.",
                     stacklevel=3,  # the line that called corrupt or apply
                 )
     return images
