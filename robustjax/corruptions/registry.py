@@ -48,6 +48,7 @@ _COMMON: dict[str, Corruption] = {
     "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
     "defocus_blur": Corruption(blur.defocus_blur),
+    "fog": Corruption(weather.fog, weather.draw_fog),
     "brightness": Corruption(weather.brightness),
     "contrast": Corruption(digital.contrast),
     "pixelate": Corruption(digital.pixelate),

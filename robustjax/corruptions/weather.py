@@ -1,18 +1,57 @@
-"""Weather: light that falls on the scene."""
+"""Weather: fog before the scene, and light that falls on it."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from robustjax.core.check import InputError
+from robustjax.core.types import Keys
+from robustjax.corruptions.draws import Draws, take, uniforms
 from robustjax.corruptions.severity import pick
 from robustjax.imaging.color import hsv_to_rgb, rgb_to_hsv
+from robustjax.imaging.noise_fields import plasma, plasma_draws
+
+
+def _fog_size(h: int, w: int) -> int:
+    """Returns the side of the fog that is cut to h x w: the next power of two, so 256 for 224."""
+    return 1 << (max(h, w) - 1).bit_length()
+
+
+def draw_fog(keys: Keys, shape: tuple[int, ...]) -> Draws:
+    """Returns {'uniform': uniforms (b, s² - 1)}, s the power of two from the longer side on: 1023 for 32x32, 65535 for 224x224."""
+    return {"uniform": uniforms(keys, (plasma_draws(_fog_size(*shape[1:3])),))}
+
+
+def fog(images: Float[Array, "b h w c"], draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Float[Array, "b h w c"]:
+    """Adds a plasma fractal f in [0, 1] to all channels, and scales back to the image's range: clip((x + t f) M / (M + t)).
+
+    M is the largest value of the image. The fractal is normalised before it is cut to the image, so at 224 pixels its extremes may
+    lie outside. The gradient is exact, that of M included (split evenly where values tie for it).
+
+    Args:
+        images: in [0, 1].
+        draws: {'uniform': u}; in order those of the published code, three arrays a level.
+        constants: (thickness t, decay of the fractal's detail) for each severity.
+        severity: which of them.
+    """
+    size = _fog_size(*images.shape[1:3])
+    (uniform,) = take(draws, {"uniform": (len(images), plasma_draws(size))}, images.dtype)
+    thickness, decay = pick(constants, severity, images.dtype)
+    return add_fog(images, plasma(uniform, size=size, decay=decay), thickness)
+
+
+def add_fog(images: Float[Array, "b h w c"], field: Float[Array, "b s s"], thickness: Float[Array, ""]) -> Float[Array, "b h w c"]:
+    """Returns clip((x + t f) M / (M + t), 0, 1), with M the largest value of the image and f the upper left corner of a field."""
+    top = images.max(axis=(1, 2, 3), keepdims=True)
+    field = field[:, : images.shape[1], : images.shape[2], None]
+    return jnp.clip((images + thickness * field) * (top / (top + thickness)), 0, 1)
 
 
 def brightness(images: Float[Array, "b h w c"], *, constants: tuple, severity: Int[Array, ""]) -> Float[Array, "b h w c"]:
     """Adds an offset to the value V of HSV, clipped to 1; hue and saturation stay. Grey images: clip(x + offset).
 
-    The channels of a pixel are scaled alike, x (V + offset) / V, so dark pixels gain as much as bright ones in V. The gradient
-    is exact where no two channels of a pixel are equal.
+    That scales the channels of a pixel alike, x min(V + offset, 1) / V, so dark pixels gain as much as bright ones in V. Black
+    becomes grey. Computed so, 25 times faster than through HSV; float64 goes through HSV as the published code does, whose
+    rounding decides to which side of a whole level truncation falls. The gradient is exact where a pixel's largest channel is one.
 
     Args:
         images: in [0, 1], with 1 or 3 channels.
@@ -28,6 +67,11 @@ def brightness(images: Float[Array, "b h w c"], *, constants: tuple, severity: I
         return jnp.clip(images + offset, 0, 1)
     if channels != 3:
         raise InputError(f"brightness works on the HSV value and needs images of 1 or 3 channels, got {channels}.")
-    hsv = rgb_to_hsv(images)
-    value = jnp.clip(hsv[..., 2] + offset, 0, 1)
-    return jnp.clip(hsv_to_rgb(jnp.stack([hsv[..., 0], hsv[..., 1], value], axis=-1)), 0, 1)
+    if images.dtype == jnp.float64:
+        hsv = rgb_to_hsv(images)
+        value = jnp.clip(hsv[..., 2] + offset, 0, 1)
+        return jnp.clip(hsv_to_rgb(jnp.stack([hsv[..., 0], hsv[..., 1], value], axis=-1)), 0, 1)
+    # maximum rather than max: on CPUs a reduction over three neighbours costs more than all the rest.
+    value = jnp.maximum(jnp.maximum(images[..., :1], images[..., 1:2]), images[..., 2:])
+    brighter = jnp.minimum(value + offset, 1)
+    return jnp.where(value > 0, jnp.minimum(images * (brighter / jnp.where(value > 0, value, 1)), 1), brighter)
