@@ -4,6 +4,8 @@ Which corruptions there must be is the caller's to say, for instance corruptions
 """
 
 import json
+import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from robustjax.core.check import InputError
-from robustjax.data.source import ArraySource, Labels, Source
+from robustjax.data import tfds
+from robustjax.data.encoded import RESIDENT_BYTES, FileSource, one_line, tracked
+from robustjax.data.source import ArraySource, Dataset, Labels, Source
 
 MANIFEST = "robustjax.json"  # launch/corrupt.py leaves it beside the files that it writes
 
@@ -33,6 +37,9 @@ def corrupted(
         npy       <dir>/<name>.npy, uint8 (severities * n, h, w, c), severity by severity, and labels.npy (severities * n,):
                   CIFAR-10-C, CIFAR-100-C, CIFAR-10-C-bar
         mnist_c   <dir>/<name>/test_images.npy, uint8 (n, h, w, 1), and test_labels.npy (n,)
+        folders   <dir>/<name>/<severity>/<class>/*.JPEG or .png, severities by number: Tiny-ImageNet-C, ImageNet-C and -C-bar. The
+                  classes are numbered as in class_names if the folders have those names, else in alphabetical order
+        tfds      prepared cifar10_corrupted, mnist_corrupted or imagenet2012_corrupted, in <dir> or at <dir>
 
     Args:
         dir: the set's folder.
@@ -49,11 +56,13 @@ def corrupted(
     root = Path(dir).expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"no corrupted set: there is no folder {root}; unpack the published files, or write them with launch/corrupt.py.")
+    if not names:
+        raise InputError(f"no corruptions are asked for in {root}; name at least one.")
     request = _Request(root, tuple(names), severities, num_classes, tuple(class_names), size, _manifest(root))
-    for layout, (is_there, open_layout, kind) in _LAYOUTS.items():
+    for layout, (is_there, open_layout) in _LAYOUTS.items():
         if is_there(request):
-            source = open_layout(request)
-            return CorruptedSet(f"files: {_title(request, kind)}", layout, _guarded(request, source))
+            title, source = open_layout(request)
+            return CorruptedSet(f"files: {title}", layout, _guarded(request, source))
     there = _listed(sorted(path.name for path in root.iterdir())) or "nothing"
     raise InputError(f"{root} holds no corrupted set of a known layout, such as {names[0]}.npy with labels.npy; it holds {there}.")
 
@@ -68,6 +77,9 @@ class _Request(NamedTuple):
     class_names: tuple[str, ...]
     size: int
     manifest: dict
+
+
+_Opened = tuple[str, Callable[[str, int], Source]]  # what tables call it, and its splits
 
 
 def _manifest(root: Path) -> dict:
@@ -147,7 +159,7 @@ def _label_array(path: Path) -> Labels:
     return np.asarray(labels, np.int32)
 
 
-def _open_npy(request: _Request) -> Callable[[str, int], Source]:
+def _open_npy(request: _Request) -> _Opened:
     root, severities = request.root, request.severities
     _require(root, [root / "labels.npy", *(root / f"{name}.npy" for name in request.names)], "files")
     labels = _label_array(root / "labels.npy")
@@ -165,10 +177,10 @@ def _open_npy(request: _Request) -> Callable[[str, int], Source]:
         images = _image_array(root / f"{name}.npy", len(labels), request.size)
         return ArraySource(images[part], labels[part], name=f"{name}, severity {severity}, in {root}")
 
-    return source
+    return _title(request, ".npy"), source
 
 
-def _open_mnist_c(request: _Request) -> Callable[[str, int], Source]:
+def _open_mnist_c(request: _Request) -> _Opened:
     root = request.root
     if request.severities != 1:
         raise InputError(f"{root} has the layout of MNIST-C, whose corruptions have one severity; {request.severities} are asked for.")
@@ -185,7 +197,7 @@ def _open_mnist_c(request: _Request) -> Callable[[str, int], Source]:
     def source(name: str, severity: int) -> Source:
         return ArraySource(_image_array(root / name / files[0], len(first), request.size), first, name=f"{name} in {root}")
 
-    return source
+    return _title(request, ".npy"), source
 
 
 def _check_one_shape(root: Path, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -203,8 +215,137 @@ def _has_mnist_c(request: _Request) -> bool:
     return any((request.root / name / "test_images.npy").is_file() for name in request.names)
 
 
-# layout -> (whether a folder has it, opens it, what tables call it)
-_LAYOUTS: dict[str, tuple[Callable[[_Request], bool], Callable[[_Request], Callable[[str, int], Source]], str]] = {
-    "npy": (_has_npy, _open_npy, ".npy"),
-    "mnist_c": (_has_mnist_c, _open_mnist_c, ".npy"),
+# Folders of images.
+
+_IMAGES = (".jpeg", ".jpg", ".png", ".bmp")
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+
+
+def _open_folders(request: _Request) -> _Opened:
+    root = request.root
+    _require(root, [root / name for name in request.names], "corruptions")
+    folders = {(name, i): f for name in request.names for i, f in enumerate(_severity_folders(request, name), 1)}
+    first = next(iter(folders.values()))
+    files = _images_in(first)
+    if not files:
+        raise InputError(f"{first} holds no class folders with images ({', '.join(_IMAGES)}).")
+    classes = _classes(request, sorted({file.partition("/")[0] for file in files}))
+    for folder in tracked(list(folders.values()), f"Looking through {root}"):
+        differing = sorted(set(_images_in(folder)) ^ set(files))
+        if differing:
+            raise InputError(
+                f"{folder} and {first} hold other images, {len(differing)} are in one only: {_listed(differing, 3)}; nothing is evaluated."
+            )
+    shape = (request.size or None, request.size or None, _channels(first / files[0]))
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
+
+    def source(name: str, severity: int) -> Source:
+        folder = folders[name, severity]
+        options = {"shape": shape, "square": bool(request.size), "resident_bytes": RESIDENT_BYTES}
+        return FileSource([folder / file for file in files], labels, name=str(folder), **options)
+
+    kind = "JPEG" if files[0].lower().endswith((".jpeg", ".jpg")) else "PNG" if files[0].lower().endswith(".png") else "BMP"
+    return _title(request, kind), source
+
+
+def _severity_folders(request: _Request, name: str) -> list[Path]:
+    """Returns the folders of a corruption's severities, the weakest first; C-bar calls them 1.60, 2.80, ..."""
+    found = [path for path in (request.root / name).iterdir() if path.is_dir() and _NUMBER.fullmatch(path.name)]
+    found = sorted(found, key=lambda path: float(path.name))
+    if len(found) != request.severities:
+        there = f"{len(found)} ({_listed(path.name for path in found)})" if found else "none"
+        raise InputError(
+            f"{request.root / name} must hold {request.severities} folders of severities, it holds {there}; nothing is evaluated."
+        )
+    return found
+
+
+def _images_in(folder: Path) -> list[str]:
+    """Returns '<class>/<file>' of every image, in order."""
+    return sorted(
+        f"{entry.name}/{file.name}"
+        for entry in os.scandir(folder)
+        if entry.is_dir()
+        for file in os.scandir(entry.path)
+        if file.name.lower().endswith(_IMAGES)
+    )
+
+
+def _classes(request: _Request, there: list[str]) -> list[str]:
+    """Returns the names of the class folders in the order of their labels."""
+    if "classes" in request.manifest:
+        classes = list(request.manifest["classes"])
+    elif set(there) & set(request.class_names):
+        classes = list(request.class_names)
+    else:
+        classes = there
+    strange = sorted(set(there) - set(classes))
+    if strange:
+        raise InputError(f"{request.root} has class folders that are no class of the network: {_listed(strange)}.")
+    _check_classes(request, len(classes if "classes" in request.manifest else there), str(request.root))
+    return classes
+
+
+def _channels(file: Path) -> int:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return 1 if image.mode == "L" else 3
+    except OSError as error:
+        raise InputError(f"{file} cannot be decoded: {one_line(error)}.") from error
+
+
+# Prepared by TFDS, which calls two corruptions of CIFAR-10 by names of its own.
+
+_TFDS = {"cifar10_corrupted": ("test", 5), "mnist_corrupted": ("test", 1), "imagenet2012_corrupted": ("validation", 5)}
+_TFDS_NAMES = {"cifar10_corrupted": {"elastic_transform": "elastic", "glass_blur": "frosted_glass_blur"}}
+
+
+def _open_tfds(request: _Request) -> _Opened:
+    sets = _tfds_sets(request)
+    if len(sets) > 1:
+        raise InputError(f"{request.root} holds several corrupted sets; name one: {', '.join(str(path) for path in sets)}.")
+    base, title = sets[0].parent, sets[0].name
+    split, severities = _TFDS[title]
+    if request.severities != severities:
+        raise InputError(f"the corruptions of TFDS's {title} have {severities} severities; {request.severities} are asked for.")
+
+    def config(name: str, severity: int) -> str:
+        name = _TFDS_NAMES.get(title, {}).get(name, name)
+        return f"{title}/{name}" + (f"_{severity}" if severities > 1 else "")
+
+    def opened(name: str, severity: int) -> Dataset:
+        return tfds.prepared(config(name, severity), dir=str(base), train=split, test=split, size=request.size)
+
+    every = [(name, severity) for name in request.names for severity in range(1, severities + 1)]
+    _require(base, [base / config(*one) for one in every], "prepared corruptions")
+    counts = {one: _check_prepared(request, opened(*one)) for one in tracked(every, f"Opening {sets[0]}")}
+    wrong = [f"{config(*one)} {count}" for one, count in counts.items() if count != counts[every[0]]]
+    if wrong:
+        raise InputError(
+            f"{sets[0]} is incomplete: {config(*every[0])} has {counts[every[0]]} (images, height, width, channels), but {_listed(wrong)}."
+        )
+    return f"TFDS {title}", lambda name, severity: opened(name, severity).test
+
+
+def _check_prepared(request: _Request, dataset: Dataset) -> tuple[int, ...]:
+    """Refuses classes other than the network's; returns the number and shape of the images."""
+    _check_classes(request, dataset.num_classes, dataset.name)
+    if set(dataset.class_names) == set(request.class_names) and dataset.class_names != request.class_names:
+        raise InputError(f"{dataset.name} numbers the classes in another order than the network.")
+    return (len(dataset.test), *dataset.image_shape)
+
+
+def _tfds_sets(request: _Request) -> list[Path]:
+    return [request.root] if request.root.name in _TFDS else [request.root / name for name in _TFDS if (request.root / name).is_dir()]
+
+
+# layout -> (whether a folder has it, opens it)
+_LAYOUTS: dict[str, tuple[Callable[[_Request], bool], Callable[[_Request], _Opened]]] = {
+    "tfds": (lambda request: bool(_tfds_sets(request)), _open_tfds),
+    "npy": (_has_npy, _open_npy),
+    "mnist_c": (_has_mnist_c, _open_mnist_c),
+    "folders": (lambda request: any((request.root / name).is_dir() for name in request.names), _open_folders),
 }

@@ -1,12 +1,10 @@
 """Any prepared TFDS set of images and labels, read through its random-access data source: without TensorFlow, never downloading.
 
 A set is a folder <dir>/<name>[/<config>]/<version> that describes itself, so the code that made it is not needed. Images are
-decoded with Pillow here and not by tfds, which takes OpenCV where that is installed: the pixels would depend on the machine.
+decoded by `encoded` and not by tfds, which takes OpenCV where that is installed.
 """
 
 import difflib
-import functools
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -14,14 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from robustjax.core.check import InputError
-from robustjax.data.source import ArraySource, Dataset, Images, Labels, Source, check_indices, check_range
-
-RESIDENT_BYTES = 2 * 10**9
-CHUNK = 512  # records read together: array_record answers 512 at once ten times faster than one by one
-PROBE = 16  # examples of each split that are decoded when the set is opened
+from robustjax.data.encoded import RESIDENT_BYTES, EncodedSource, one_line
+from robustjax.data.source import Dataset, Labels, check_range
 
 
 class Known(NamedTuple):
@@ -66,7 +60,7 @@ def prepared(
     try:
         builder = tfds.builder_from_directory(folder)
     except Exception as error:
-        raise InputError(f"the metadata of {folder} cannot be read ({_line(error)}); prepare the set again.") from error
+        raise InputError(f"the metadata of {folder} cannot be read ({one_line(error)}); prepare the set again.") from error
     features = builder.info.features
     _check_format(builder, folder)
     _check_features(tfds, features, folder)
@@ -97,161 +91,55 @@ def prepared(
     )
 
 
-class TfdsSource(Source):
-    """A split on disk. `fetch` reads and decodes; `images` and `labels` of a resident one load it into memory once.
+class TfdsSource(EncodedSource):
+    """A prepared split on disk.
 
     Args:
         records: the split's serialised examples, with len() and __getitems__.
-        name: what the split is called in messages.
-        shape: (h, w, c) of the images; h and w may be None, then the first image decides.
-        square: bring images to the shape, which is square, see `prepared`.
         num_classes: labels run from 0 to num_classes - 1.
-        resident_bytes: see `prepared`.
-
-    Raises:
-        InputError: if the first examples have no label, another size, or cannot be decoded.
+        name, shape, square, resident_bytes: see EncodedSource.
     """
 
     def __init__(self, records: Sequence[bytes], *, name: str, shape: tuple, square: bool, num_classes: int, resident_bytes: int):
-        self._records, self._name, self._num_classes, self._square = records, name, num_classes, square
-        if None in shape:
-            shape = (*self._decode(0, self._example(0), None).shape[:2], shape[2])
-        self.shape: tuple[int, int, int] = tuple(shape)
-        self._resident = len(records) * int(np.prod(shape)) <= resident_bytes
-        self._loaded: ArraySource | None = None
-        self.fetch(np.arange(min(PROBE, len(records))))
+        self._records, self._num_classes, self._name = records, num_classes, name
+        super().__init__(name=name, shape=shape, square=square, resident_bytes=resident_bytes)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    @property
-    def resident(self) -> bool:
-        return self._resident
-
-    @property
-    def images(self) -> Images:
-        if not self._resident:
-            raise InputError(
-                f"{self._name} has {len(self)} images of {self.shape}, too large for memory by resident_bytes; stream it, or raise resident_bytes."
-            )
-        return self._load().images
-
-    @functools.cached_property
-    def labels(self) -> Labels:
-        if self._resident:
-            return self._load().labels
-        return self._collect("labels", lambda ids: self._labels_of(ids, self._examples(ids)))
-
-    def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
-        if self._loaded is not None:
-            return self._loaded.fetch(indices)
-        indices = check_indices(indices, len(self), name=self._name)
-        examples = self._examples(indices)
-        images = np.empty((len(indices), *self.shape), np.uint8)
-        for image, index, example in zip(images, indices.tolist(), examples, strict=True):
-            image[:] = self._decode(index, example, self.shape)
-        return images, self._labels_of(indices, examples)
-
-    def is_jpeg(self) -> bool:
-        """Whether the first image is stored as JPEG."""
-        return _encoded(self._example(0))[:2] == b"\xff\xd8"
-
-    def _load(self) -> ArraySource:
-        if self._loaded is None:
-            images = np.empty((len(self), *self.shape), np.uint8)
-
-            def read(ids: np.ndarray) -> np.ndarray:
-                images[ids], labels = self.fetch(ids)
-                return labels
-
-            labels = self._collect("images", read)
-            self._loaded = ArraySource(images, labels, name=self._name)
-        return self._loaded
-
-    def _collect(self, what: str, read: Any) -> Labels:
-        """Calls `read` on all ids, some at a time, under a progress bar on the terminal's error stream, and joins the results."""
-        from rich.console import Console
-        from rich.progress import track
-
-        console = Console(stderr=True)
-        chunks = [np.arange(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
-        text = f"Reading {what} of {self._name}"
-        return np.concatenate([read(c) for c in track(chunks, text, console=console, transient=True, disable=not console.is_terminal)])
-
-    def _examples(self, indices: np.ndarray) -> list:
+    def _read(self, indices: np.ndarray) -> list:
         from tensorflow_datasets.proto import tf_example_pb2
 
         try:
             records = self._records.__getitems__([int(i) for i in indices]) if len(indices) else []
             return [tf_example_pb2.Example.FromString(record) for record in records]
         except Exception:
-            return [self._example(int(i)) for i in indices]  # one by one, to name the one that cannot be read
+            return [self._record(int(i)) for i in indices]  # one by one, to name the one that cannot be read
 
-    def _example(self, index: int) -> Any:
+    def _record(self, index: int) -> Any:
         from tensorflow_datasets.proto import tf_example_pb2
 
         try:
             return tf_example_pb2.Example.FromString(self._records.__getitems__([index])[0])
         except Exception as error:
-            raise InputError(f"example {index} of {self._name} cannot be read ({_line(error)}); copy or prepare the set again.") from error
+            raise InputError(
+                f"example {index} of {self._name} cannot be read ({one_line(error)}); copy or prepare the set again."
+            ) from error
 
-    def _labels_of(self, indices: np.ndarray, examples: list) -> Labels:
-        values = [example.features.feature["label"].int64_list.value for example in examples]
+    def _encoded(self, record: Any) -> bytes:
+        values = record.features.feature["image"].bytes_list.value
+        if len(values) != 1:
+            raise ValueError(f"the example holds {len(values)} images")
+        return values[0]
+
+    def _labels_of(self, indices: np.ndarray, records: Sequence[Any]) -> Labels:
+        values = [record.features.feature["label"].int64_list.value for record in records]
         for index, value in zip(indices, values, strict=True):
             if len(value) != 1:
                 raise InputError(f"example {index} of {self._name} has {len(value)} labels, one is needed.")
         labels = np.array([value[0] for value in values], np.int64)
         check_range(labels, ids=indices, name=self._name, num_classes=self._num_classes)
         return labels.astype(np.int32)
-
-    def _decode(self, index: int, example: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
-        try:
-            size = shape[0] if shape and self._square else 0
-            image = decode(_encoded(example), channels=1 if shape and shape[2] == 1 else 3, size=size)
-        except Exception as error:
-            raise InputError(f"image {index} of {self._name} cannot be decoded: {_line(error)}.") from error
-        if shape and image.shape != shape:
-            raise InputError(
-                f"image {index} of {self._name} is {image.shape[0]}x{image.shape[1]}, others are {shape[0]}x{shape[1]}; "
-                "bring them to one size with the data set's option size, e.g. 224."
-            )
-        return image
-
-
-def _encoded(example: Any) -> bytes:
-    values = example.features.feature["image"].bytes_list.value
-    if len(values) != 1:
-        raise ValueError(f"the example holds {len(values)} images")
-    return values[0]
-
-
-def decode(encoded: bytes, *, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w c"]:
-    """Decodes a JPEG, PNG or BMP image to 1 or 3 channels; grey is repeated where 3 are asked for. For `size` see `prepared`.
-
-    Raises:
-        ValueError: for an image that is damaged, has an alpha channel or more than 8 bits, or is coloured where 1 channel is asked for.
-    """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP")) as image:
-        # CMYK and grey files are among ImageNet's JPEGs. Alpha and 16 bits have no agreed meaning as 8-bit colours.
-        usable = {1: ("L", "1"), 3: ("RGB", "L", "1", "P", "CMYK", "YCbCr")}[channels]
-        if image.mode not in usable or "transparency" in image.info:
-            raise ValueError(
-                f"its colours are {image.mode!r} in Pillow's terms, {channels} channel(s) of 8 bits without transparency are needed"
-            )
-        image = image.convert("L" if channels == 1 else "RGB")
-        array = np.asarray(_square(image, size) if size else image)
-    return array[..., None] if array.ndim == 2 else array
-
-
-def _square(image: Any, size: int) -> Any:
-    """Resizes the shorter side to `size` and cuts out the centre."""
-    from PIL import Image
-
-    width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def find(name: str, dir: str) -> Path:
@@ -325,7 +213,7 @@ def _open(tfds: Any, builder: Any, split: str, folder: Path) -> Any:
     try:
         instructions = builder.info.splits[split].file_instructions
     except Exception as error:
-        raise InputError(f"no split {split!r} in {folder}: {_line(error)}.") from error
+        raise InputError(f"no split {split!r} in {folder}: {one_line(error)}.") from error
     if not instructions:
         raise InputError(f"split {split!r} of {folder} is empty; at least one example is needed.")
     records = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record")
@@ -333,7 +221,3 @@ def _open(tfds: Any, builder: Any, split: str, folder: Path) -> Any:
         if not Path(instruction.filename).is_file():
             raise InputError(f"{folder} is incomplete: {Path(instruction.filename).name} is missing; copy or prepare the set again.")
     return records
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:300].rstrip(".")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from robustjax import data
 from robustjax.core import InputError
-from robustjax.data import tfds as ours
+from robustjax.data import encoded
 from tests.data import writing
 from tests.data.writing import encode, example, images
 
@@ -247,7 +247,7 @@ def test_damaged_and_missing_files(tmp_path):
 
 def test_chunks_join_in_order(tmp_path, monkeypatch):
     # Kills: a last chunk that is dropped, chunks that overwrite each other, labels read from another chunk.
-    monkeypatch.setattr(ours, "CHUNK", 8)
+    monkeypatch.setattr(encoded, "CHUNK", 8)
     writing.simple(tmp_path, train=21)
     for limit in (0, 10**9):
         np.testing.assert_array_equal(data.make("mnist", dir=str(tmp_path), resident_bytes=limit).train.labels, np.arange(21) % 10)
