@@ -8,8 +8,22 @@ import scipy.stats
 
 from robustjax import corruptions
 from robustjax.core import example_keys
+from robustjax.core.rng import stream
 from robustjax.corruptions.constants import CONSTANTS
+from robustjax.corruptions.draws import normals, uniforms
 from robustjax.corruptions.noise import poisson_quantile
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (40, 9, 3)])
+def test_draws_are_those_of_jax(shape):
+    # Kills: a wrong rotation, key schedule or counter of the cipher; another transform; the loop over examples that differs from none.
+    for ours, theirs in ((normals, jax.random.normal), (uniforms, jax.random.uniform)):
+        keys = lambda: example_keys(jax.random.key(5), jnp.arange(3))  # noqa: E731
+        expected = jax.vmap(lambda key: theirs(key, shape))(stream(keys(), 2))  # noqa: B023
+        np.testing.assert_array_equal(ours(keys(), shape, 2), expected)
+        np.testing.assert_array_equal(jax.jit(ours, static_argnums=(1, 2))(keys(), shape, 2), expected)
+    other = jax.random.split(jax.random.key(5, impl="rbg"), 3)
+    assert normals(other, shape).shape == (3, *shape)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 4.0, 9.99, 10.0, 25.0, 100.0, 500.0])
