@@ -13,7 +13,7 @@ from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
-from robustjax.corruptions import blur, digital, noise, weather
+from robustjax.corruptions import blur, digital, mnist, motion, noise, weather
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
@@ -58,6 +58,23 @@ TABLE: dict[str, dict[str, Corruption]] = {
     "cifar_c": _COMMON,
     "tiny_imagenet_c": _COMMON,
     "imagenet_c": _COMMON,
+    "mnist_c": {
+        "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
+        "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
+        "glass_blur": Corruption(mnist.glass_blur, mnist.draw_glass_blur),
+        "motion_blur": Corruption(motion.motion_blur, motion.draw_motion_blur),
+        "shear": Corruption(mnist.shear, mnist.draw_sign),
+        "scale": Corruption(mnist.scale),
+        "rotate": Corruption(mnist.rotate, mnist.draw_sign),
+        "brightness": Corruption(weather.brightness),
+        "translate": Corruption(mnist.translate, mnist.draw_translate),
+        "stripe": Corruption(mnist.stripe),
+        "fog": Corruption(mnist.fog, mnist.draw_fog),
+        "spatter": Corruption(mnist.spatter, mnist.draw_spatter),
+        "dotted_line": Corruption(mnist.dotted_line, mnist.draw_dotted_line),
+        "zigzag": Corruption(mnist.zigzag, mnist.draw_zigzag),
+        "canny_edges": Corruption(mnist.canny_edges),
+    },
 }
 
 
