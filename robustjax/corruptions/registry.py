@@ -13,7 +13,7 @@ from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
-from robustjax.corruptions import blur, digital, mnist, motion, noise, weather
+from robustjax.corruptions import blur, digital, mnist, motion, noise, sensor, weather
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
@@ -74,6 +74,14 @@ TABLE: dict[str, dict[str, Corruption]] = {
         "dotted_line": Corruption(mnist.dotted_line, mnist.draw_dotted_line),
         "zigzag": Corruption(mnist.zigzag, mnist.draw_zigzag),
         "canny_edges": Corruption(mnist.canny_edges),
+    },
+    "sensor": {
+        "noise": Corruption(sensor.noise, sensor.draw_noise, sensor.check_noise, quantized=False),
+        "occlusion": Corruption(
+            sensor.occlusion, sensor.draw_occlusion, sensor.check_occlusion, quantized=False, static=("patches", "size")
+        ),
+        "down_up": Corruption(sensor.down_up, check=sensor.check_down_up, quantized=False, static=("scale",)),
+        "stripes": Corruption(sensor.stripes, sensor.draw_stripes, sensor.check_stripes, quantized=False, static=("stripes", "width")),
     },
 }
 
@@ -216,7 +224,12 @@ def apply(
 
 
 def _find(name: str, benchmark: str) -> Corruption:
-    return TABLE[benchmark.removesuffix("_extra")][name]
+    table, parts = TABLE[benchmark.removesuffix("_extra")], _parts(name, benchmark)
+    return table[name] if len(parts) == 1 else sensor.chain({part: table[part] for part in parts})
+
+
+def _parts(name: str, benchmark: str) -> list[str]:
+    return name.split("+") if benchmark == "sensor" else [name]
 
 
 def _constants(name: str, benchmark: str) -> tuple:
@@ -227,8 +240,12 @@ def _entry(name: str, severity: Any, benchmark: str, options: Mapping) -> tuple[
     if benchmark not in NAMES:
         raise unknown("benchmark", benchmark, NAMES)
     known = [*NAMES[benchmark], *NAMES.get(f"{benchmark}_extra", ())]
-    if name not in known:
-        raise unknown(f"corruption of {benchmark}:", name, known)
+    parts = _parts(name, benchmark)
+    for part in parts:
+        if part not in known:
+            raise unknown(f"corruption of {benchmark}:", part, known)
+    if len(set(parts)) < len(parts):
+        raise InputError(f"each corruption may be in a chain once, got {name!r}.")
     entry = _find(name, benchmark)
     known = [option for option in _options_of(entry) if option not in _OURS]
     for option in options:
