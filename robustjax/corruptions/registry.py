@@ -13,7 +13,7 @@ from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
-from robustjax.corruptions import blur, digital, mnist, motion, noise, sensor, weather
+from robustjax.corruptions import blur, cbar_fields, cbar_masks, cbar_warps, digital, mnist, motion, noise, sensor, weather
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
@@ -54,6 +54,14 @@ _COMMON: dict[str, Corruption] = {
     "pixelate": Corruption(digital.pixelate),
 }
 
+_CBAR: dict[str, Corruption] = {
+    "inverse_sparkles": Corruption(cbar_masks.inverse_sparkles, cbar_masks.draw_inverse_sparkles),
+    "sparkles": Corruption(cbar_masks.sparkles, cbar_masks.draw_sparkles),
+    "blue_noise_sample": Corruption(cbar_fields.blue_noise_sample, cbar_fields.draw_blue_noise_sample),
+    "checkerboard_cutout": Corruption(cbar_masks.checkerboard_cutout, cbar_masks.draw_checkerboard_cutout),
+    "brownish_noise": Corruption(cbar_fields.brownish_noise, cbar_fields.draw_brownish_noise),
+}
+
 TABLE: dict[str, dict[str, Corruption]] = {
     "cifar_c": _COMMON,
     "tiny_imagenet_c": _COMMON,
@@ -82,6 +90,24 @@ TABLE: dict[str, dict[str, Corruption]] = {
         ),
         "down_up": Corruption(sensor.down_up, check=sensor.check_down_up, quantized=False, static=("scale",)),
         "stripes": Corruption(sensor.stripes, sensor.draw_stripes, sensor.check_stripes, quantized=False, static=("stripes", "width")),
+    },
+    "cifar_cbar": _CBAR
+    | {
+        "pinch_and_twirl": Corruption(cbar_warps.pinch_and_twirl, cbar_warps.draw_pinch_and_twirl),
+        "ripple": Corruption(cbar_warps.ripple, cbar_warps.draw_ripple),
+        "circular_motion_blur": Corruption(cbar_warps.circular_motion_blur),
+        "lines": Corruption(cbar_masks.lines, cbar_masks.draw_lines),
+        "transverse_chromatic_abberation": Corruption(
+            cbar_warps.transverse_chromatic_abberation, cbar_warps.draw_transverse_chromatic_abberation, colour=True
+        ),
+    },
+    "imagenet_cbar": _CBAR
+    | {
+        "caustic_refraction": Corruption(cbar_warps.caustic_refraction, cbar_warps.draw_caustic_refraction),
+        "perlin_noise": Corruption(cbar_fields.perlin_noise, cbar_fields.draw_perlin_noise),
+        "plasma_noise": Corruption(cbar_fields.plasma_noise, cbar_fields.draw_plasma_noise, colour=True),
+        "cocentric_sine_waves": Corruption(cbar_fields.cocentric_sine_waves, cbar_fields.draw_cocentric_sine_waves),
+        "single_frequency_greyscale": Corruption(cbar_fields.single_frequency_greyscale, cbar_fields.draw_single_frequency_greyscale),
     },
 }
 

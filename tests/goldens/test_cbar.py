@@ -141,4 +141,6 @@ def test_own_draws_have_the_official_statistics(name):
     stats = reference.load("corruptions/cifar_cbar_stats.npz")
     for row in range(5):
         arguments = {"name": name, "severity": row + 1, "benchmark": "cifar_cbar"}
-        official.assert_statistics(images, stats, SEEDS.get(name, 10), row=row, **arguments)
+        runs = SEEDS.get(name, 10)
+        # The spread of 6 runs is hardly known where a few draws decide all: there 12 of ours give it.
+        official.assert_statistics(images, stats, runs, row=row, seeds=12 if runs == 6 else 4, **arguments)
