@@ -52,7 +52,14 @@ def base() -> ml_collections.ConfigDict:
     # warmup_epochs is linear from 0; boundaries (in epochs) and factor are of 'step'.
     config.schedule = ml_collections.ConfigDict({"name": "cosine", "warmup_epochs": 0, "boundaries": (), "factor": 0.1})
     config.validate_epochs = 1  # validate and save this often
-    config.evaluation = ml_collections.ConfigDict({"batch_size": 500, "benchmark": "cifar_c", "attacks": {}})
+    # The checkpoint to keep is the one with the best accuracy on the validation images: 'clean' ones; 'cbar', each of them under one
+    # corruption of C-bar; or 'all', each under every corruption and severity of C-bar.
+    config.selection = ml_collections.ConfigDict({"data": "clean"})
+    # reference: whose errors mCE is divided by; 'auto' (AlexNet for imagenet_c, else nobody), 'none' or a name. sensor: what the suite
+    # 'sensor' measures, {item: {"name": corruption, option: value}}; empty for a standard set that goes with the size of the images.
+    config.evaluation = ml_collections.ConfigDict(
+        {"batch_size": 500, "benchmark": "cifar_c", "reference": "auto", "sensor": {}, "attacks": {}}
+    )
     return config
 
 
@@ -113,6 +120,7 @@ def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.
         config.epochs = 2
         config.batch_size = 64
         config.validate_epochs = 1
+        config.selection.data = "clean"  # the programs of ten corruptions take longer to compile than the whole run
         config.data.limit_train = 512
         config.data.limit_test = 128
         config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name])

@@ -43,6 +43,8 @@ def digits():
 def cifar(name: str, *, epochs: int, model: str = "wrn"):
     """CIFAR: WRN-40-2, SGD 0.9 at 0.1 with a cosine (SPIDER E.1.1, ESP 4.2); crop and flip, batch 128, decay 5e-4, Nesterov [AugMix].
 
+    The checkpoint is selected on validation images under the corruptions of C-bar (SPIDER E.1.1; ESP does not say).
+
     Args:
         name: 'cifar10' or 'cifar100'.
         epochs: of the paper.
@@ -60,6 +62,7 @@ def cifar(name: str, *, epochs: int, model: str = "wrn"):
     config.model = models[model]
     config.augment = ("crop_flip",)
     config.epochs = 10 if model == "small" else epochs
+    config.selection.data = "cbar"
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
     config.evaluation.attacks = CIFAR_ATTACKS
@@ -75,5 +78,6 @@ def mnist():
     config.augment_options = {"crop": {"pad": 2}}
     config.epochs = 100
     config.optimizer.weight_decay = 5e-4
+    config.evaluation.benchmark = "mnist_c"
     config.evaluation.attacks = MNIST_ATTACKS
     return config

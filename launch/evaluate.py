@@ -1,7 +1,8 @@
 """Measures trained networks: clean, under corruptions and under attack. Killed and run again, it goes on where it was.
 
 python launch/evaluate.py --workdir=runs/spider
-python launch/evaluate.py --workdir=runs/baseline --workdir=runs/spider --suite=full --report=runs/report
+python launch/evaluate.py --workdir=runs/baseline --workdir=runs/spider --suite=full,cbar --report=runs/report
+python launch/evaluate.py --workdir=runs/spider --suite=corruptions --corrupted_dir=CIFAR-10-C
 """
 
 import shlex
@@ -11,12 +12,18 @@ import entry  # isort: skip
 from absl import flags
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a trained run; may be given several times, for one table of all.")
-_SUITE = flags.DEFINE_string("suite", "full", "What to measure: clean, corruptions, attacks or full.")
+_SUITE = flags.DEFINE_string(
+    "suite", "full", "What to measure: clean, corruptions, cbar, mnist_c, sensor, attacks, full (corruptions and attacks), or several: a,b."
+)
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy), 'last' or a step.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
 _LIMIT = flags.DEFINE_integer(
     "limit", 0, "Measure that many test images only (0: as in the run's configuration, by default all).", lower_bound=0
 )
+_CORRUPTED_DIR = flags.DEFINE_string(
+    "corrupted_dir", "", "Folder of published corrupted files (CIFAR-10-C, ...): measure those in place of corruptions made here."
+)
+_FROST_IMAGES = flags.DEFINE_string("frost_images", "", "Folder of your own photographs of frost, in place of procedural ice.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
 flags.mark_flag_as_required("workdir")
@@ -26,7 +33,14 @@ def main() -> None:
     """Evaluates every workdir, prints the table and writes the report."""
     from robustjax.evaluate import report, run
 
-    options = {"suite": _SUITE.value, "checkpoint": _CHECKPOINT.value, "data_dir": _DATA_DIR.value, "limit": _LIMIT.value}
+    options = {
+        "suite": _SUITE.value,
+        "checkpoint": _CHECKPOINT.value,
+        "data_dir": _DATA_DIR.value,
+        "limit": _LIMIT.value,
+        "corrupted_dir": _CORRUPTED_DIR.value,
+        "frost_images": _FROST_IMAGES.value,
+    }
     runs = [(workdir, run.evaluate(workdir, **options)) for workdir in _WORKDIR.value]
     made = report.collect(runs, command=shlex.join(["python", *sys.argv]), table=_TABLE.value)
     print(report.markdown(made))

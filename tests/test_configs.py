@@ -59,6 +59,10 @@ def test_the_papers_settings():
     assert spider.data.validation == 0.2
     assert spider.evaluation.attacks.pgd_linf.to_dict() == {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 7}
     assert spider.evaluation.attacks.pgd_l2.to_dict() == {"norm": "l2", "eps": 0.5, "step_size": 1 / 800, "steps": 20}
+    # Appendix E.1.1: selected on validation images under C-bar; for digits and MNIST the papers do not say so.
+    selected = {name: module(name).get_config().selection.data for name in NAMES}
+    assert selected == {name: "cbar" if "cifar" in name else "clean" for name in NAMES}
+    assert module("esp/mnist").get_config().evaluation.benchmark == "mnist_c"
     for name, gamma, classes in (("cifar10", 10, 10), ("cifar100", 50, 100), ("mnist", 10, 10)):
         esp = module(f"esp/{name}").get_config()
         assert esp.method.xi == pytest.approx(float(augment.xi_from_ratio(gamma, num_classes=classes)), abs=1e-3)

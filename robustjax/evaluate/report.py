@@ -1,7 +1,8 @@
 """Reports: the results of several runs as one table (Markdown and JSON) and a figure.
 
-Runs that differ in nothing but their seed share a row, as mean and standard deviation over the seeds. A report's JSON holds
-all that its table says, so that a table can be printed again from the file (README tables are).
+Runs that differ in nothing but their seed share a row, as mean and standard deviation over the seeds. A row never mixes corrupted
+images of different origin. A report's JSON holds all that its tables say, so that they can be printed again from the file (README
+tables are): see `tables`.
 """
 
 import json
@@ -11,7 +12,12 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
+from robustjax.evaluate import sources, tables
+from robustjax.evaluate.suites import SENSOR, reference_of
+from robustjax.evaluate.tables import markdown
 from robustjax.io import results
+
+__all__ = ["collect", "markdown", "write"]
 
 METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
 
@@ -26,7 +32,8 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
         table: a key of reference/tables.json, whose numbers stand beside ours.
 
     Returns:
-        A JSON-like dict: title, command, data, rows, environment, notes, reference.
+        A JSON-like dict: title, command, data, rows, environment, notes, reference (a paper's numbers), corruption_reference (the
+        network that normalised mean corruption errors are divided by).
 
     Raises:
         InputError: if runs of other items or test sizes would share a table, or a seed is there twice.
@@ -41,13 +48,16 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
             )
     groups: dict[str, list[dict]] = {}
     for summary in summaries:
-        group = groups.setdefault(json.dumps(results.comparable({**summary["config"], "seed": None}), sort_keys=True), [])
+        alike = [results.comparable({**summary["config"], "seed": None}), summary["sources"]]
+        group = groups.setdefault(json.dumps(alike, sort_keys=True), [])
         if any(other["config"]["seed"] == summary["config"]["seed"] for other in group):
             raise InputError(f"{summary['workdir']} repeats a run of the same configuration and seed; name each run once.")
         group.append(summary)
     rows = [_row(group) for group in groups.values()]
     if len({json.dumps(row["model"]) for row in rows}) > 1:
-        rows = [row | {"label": f"{row['label']}, {_network(row['model'])}"} for row in rows]
+        rows = [row | {"label": f"{row['label']}, {tables.network(row['model'])}"} for row in rows]
+    if len({json.dumps(row["sources"]) for row in rows}) > 1:
+        rows = [row | {"label": f"{row['label']} [{' / '.join(dict.fromkeys(row['sources'].values()))}]"} for row in rows]
     return {
         "title": title or f"Results on {first['data']}",
         "command": command,
@@ -55,7 +65,8 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
         "notes": sorted({note for summary in summaries for note in summary["notes"]}),
         "rows": rows,
         "environment": first["environment"],
-        "reference": _reference(table, rows) if table else None,
+        "reference": _paper(table, rows) if table else None,
+        "corruption_reference": first["corruption_reference"],
     }
 
 
@@ -66,20 +77,29 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
     by_name = {result["name"]: result for result in found}
     clean = by_name["clean"]
     numbers = {name: clean["metrics"][key] for name, key in (("clean_accuracy", "accuracy"), ("nll_nats",) * 2, ("ece_15_bins",) * 2)}
-    errors: dict[str, list[float]] = {}
+    items: dict[str, list[dict]] = {}
+    errors: dict[str, dict[str, list[float]]] = {}
     for result in found:
         item = result["run"]["item"]
-        if item["kind"] == "corruption":  # severities come in rising order, see suites
-            errors.setdefault(item["options"]["name"], []).append(result["metrics"]["error"])
+        if item["kind"] in ("corruption", "files"):  # severities come in rising order, see suites
+            benchmark = item["options"]["benchmark"]
+            name = item["name"].removeprefix(f"{SENSOR}/") if benchmark == SENSOR else item["options"]["name"]
+            items.setdefault(benchmark, []).append(item)
+            errors.setdefault(benchmark, {}).setdefault(name, []).append(result["metrics"]["error"])
         elif item["kind"] == "attack":
             numbers[f"{item['name'].removeprefix('attack/')}_error"] = result["metrics"]["error"]
-    if errors:
-        numbers["mce"] = float(metrics.mean_corruption_error(errors).mce)
+    own = config["evaluation"]["benchmark"]
+    reference = reference_of(config) if own in errors else None
+    normalised = _add_corruption_errors(numbers, errors, own, reference)
     return {
         "workdir": str(workdir),
         "config": config,
         "numbers": numbers,
         "per_corruption": errors,
+        "normalised": normalised,
+        "corruption_reference": reference and {"label": reference.label, "source": reference.source},
+        "sources": {benchmark: sources.described(of) for benchmark, of in items.items()},
+        "sensor": {item["name"].removeprefix(f"{SENSOR}/"): item["options"] for item in items.get(SENSOR, [])},
         "n": clean["n"],
         "step": clean["run"]["checkpoint_step"],
         "data": clean["run"]["data"],
@@ -89,9 +109,28 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
     }
 
 
+def _add_corruption_errors(numbers: dict, errors: dict, own: str, reference: metrics.Reference | None) -> dict[str, dict[str, float]]:
+    """Adds a number for each benchmark (for the sensors, one each); returns the normalised CE by benchmark and corruption, if any.
+
+    'mce' is the plain mean under the benchmark that the run's configuration names, 'mce_<benchmark>' under another one.
+    """
+    for benchmark, of_benchmark in errors.items():
+        if benchmark == SENSOR:
+            numbers |= {f"{SENSOR}/{name}": error for name, (error,) in of_benchmark.items()}
+            continue
+        plain = float(metrics.mean_corruption_error(of_benchmark).mce)
+        numbers["mce" if benchmark == own else f"mce_{benchmark}"] = plain
+    if reference is None:
+        return {}
+    normalised = metrics.mean_corruption_error(errors[own], clean_error=1 - numbers["clean_accuracy"], reference=reference.errors)
+    numbers |= {"normalised_mce": normalised.mce, "relative_mce": normalised.relative_mce}
+    return {own: normalised.per_corruption}
+
+
 def _row(group: list[dict]) -> dict:
     """Returns the row of the runs that differ in their seed only."""
-    config = group[0]["config"]
+    first = group[0]
+    config = first["config"]
     method = config["method"]["name"]
     options = {name: value for name, value in config["method"].items() if name != "name"}
     return {
@@ -102,14 +141,24 @@ def _row(group: list[dict]) -> dict:
         "model": config["model"],
         "epochs": config["epochs"],
         "batch_size": config["batch_size"],
+        "selection": config["selection"]["data"],
         "seeds": [s["config"]["seed"] for s in group],
-        "n": group[0]["n"],
+        "n": first["n"],
         "steps": [s["step"] for s in group],
         "attacks": config["evaluation"]["attacks"],
-        "metrics": {name: _spread([s["numbers"][name] for s in group]) for name in group[0]["numbers"]},
+        "sensor": first["sensor"],
+        "sources": first["sources"],
+        "metrics": {name: _spread([s["numbers"][name] for s in group]) for name in first["numbers"]},
         "per_corruption": {
-            name: [statistics.fmean(s["per_corruption"][name][i] for s in group) for i in range(len(severities))]
-            for name, severities in group[0]["per_corruption"].items()
+            benchmark: {
+                name: [statistics.fmean(s["per_corruption"][benchmark][name][i] for s in group) for i in range(len(severities))]
+                for name, severities in of_benchmark.items()
+            }
+            for benchmark, of_benchmark in first["per_corruption"].items()
+        },
+        "normalised": {
+            benchmark: {name: statistics.fmean(s["normalised"][benchmark][name] for s in group) for name in of_benchmark}
+            for benchmark, of_benchmark in first["normalised"].items()
         },
         "training_seconds": [s["training_seconds"] for s in group],
     }
@@ -119,94 +168,22 @@ def _spread(values: list[float]) -> dict:
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
 
 
-def _reference(table: str, rows: list[dict]) -> dict:
-    tables = json.loads((resources.files("robustjax") / "reference" / "tables.json").read_text())
-    if table not in tables:
-        raise InputError(f"there is no table {table!r} in reference/tables.json; known: {', '.join(tables)}.")
-    dataset = rows[0]["dataset"]
-    return {"paper": tables[table]["paper"], "settings": tables[table]["settings"], "rows": tables[table].get(dataset, {})}
-
-
-def markdown(report: dict) -> str:
-    """Returns the report as Markdown: the table, then what it takes to read and to repeat it."""
-    found = report["rows"][0]["metrics"]
-    attacked = [name for name in found if name.endswith("_error")]
-    shown = [name for name in ("clean_accuracy", "mce", *attacked, "ece_15_bins") if name in found]
-    header = ["method", *(_heading(name) for name in shown)]
-    lines = [f"### {report['title']}", ""]
-    if report["notes"]:
-        lines += [f"**{'; '.join(report['notes'])}**", ""]
-    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    reference = (report["reference"] or {}).get("rows", {})
-    for row in report["rows"]:
-        cells = [row["label"], *(_cell(row["metrics"][name], name) for name in shown)]
-        lines.append("| " + " | ".join(cells) + " |")
-        theirs = reference.get(row["method"])
-        if theirs:
-            known = [theirs.get(name.removesuffix("_error")) for name in shown]
-            lines.append("| *the paper's* | " + " | ".join("" if x is None else f"*{100 * x:.2f}*" for x in known) + " |")
-    return "\n".join([*lines, "", *_footer(report)]) + "\n"
-
-
-def _heading(name: str) -> str:
-    if name == "clean_accuracy":
-        return "clean accuracy %"
-    if name == "mce":
-        return "mean corruption error %"
-    if name == "ece_15_bins":
-        return "ECE %"
-    return name.removesuffix("_error").replace("_", " ").replace("pgd", "PGD").replace("linf", "L-inf").replace("l2", "L2") + " error %"
-
-
-def _cell(spread: dict, name: str) -> str:
-    text = f"{100 * spread['mean']:.2f}"
-    return text if spread["std"] is None else f"{text} ± {100 * spread['std']:.2f}"
-
-
-def _network(model: dict) -> str:
-    options = ", ".join(f"{name} {value}" for name, value in sorted(model["options"].items()))
-    return model["name"] + (f" ({options})" if options else "")
-
-
-def _footer(report: dict) -> list[str]:
-    rows, where = report["rows"], report["environment"]
-    first = rows[0]
-
-    def distinct(of) -> str:
-        return " / ".join(dict.fromkeys(of(row) for row in rows))
-
-    seeds = distinct(lambda row: ", ".join(map(str, row["seeds"])))
-    lines = [
-        f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: _network(row['model']))}; "
-        f"{distinct(lambda row: str(row['epochs']))} epochs, batch {distinct(lambda row: str(row['batch_size']))}, "
-        f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}; seeds {seeds}"
-        f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
-        f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}.",
-    ]
-    if first["per_corruption"]:
-        lines.append(f"Corruptions (generated, not the published files), severities 1-5: {', '.join(first['per_corruption'])}.")
-    for name, attack in sorted(first["attacks"].items()):
-        if f"{name}_error" in first["metrics"]:
-            lines.append(
-                f"{name}: {attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
-                "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
-            )
-    lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
-    if report["command"]:
-        lines.append(f"Command: `{report['command']}`.")
-    if report["reference"]:
-        lines.append(f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}.")
-    return [line + "  " for line in lines[:-1]] + lines[-1:]
+def _paper(table: str, rows: list[dict]) -> dict:
+    """Returns the numbers of a paper's table for the data of these rows."""
+    known = json.loads((resources.files("robustjax") / "reference" / "tables.json").read_text())
+    if table not in known:
+        raise InputError(f"there is no table {table!r} in reference/tables.json; known: {', '.join(known)}.")
+    return {"paper": known[table]["paper"], "settings": known[table]["settings"], "rows": known[table].get(rows[0]["dataset"], {})}
 
 
 def write(report: dict, folder: str | Path, *, name: str = "report") -> list[Path]:
-    """Writes report.json, report.md and report.png into a folder; returns their paths."""
+    """Writes report.json, report.md (with every corruption and severity) and report.png into a folder; returns their paths."""
     from robustjax.evaluate import plots
 
     folder = Path(folder)
     paths = [folder / f"{name}.{kind}" for kind in ("json", "md", "png")]
     results.write_json(paths[0], report)
     with results.writing(folder):
-        paths[1].write_text(markdown(report))
+        paths[1].write_text(markdown(report, details=True))
         plots.overview(report, paths[2])
     return paths

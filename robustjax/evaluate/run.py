@@ -20,7 +20,7 @@ from robustjax import attacks, corruptions, metrics
 from robustjax.core import ThreatModel, check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.evaluate import suites
+from robustjax.evaluate import sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load
 from robustjax.io import log, results
 
@@ -62,16 +62,26 @@ def _clean_correct(logits_fn, images: Float[Array, "b h w c"], labels: Int[Array
 
 
 def evaluate(
-    workdir: str | Path, *, suite: str = "full", checkpoint: str | int = "best", data_dir: str = "", limit: int = 0, quiet: bool = False
+    workdir: str | Path,
+    *,
+    suite: str = "full",
+    checkpoint: str | int = "best",
+    data_dir: str = "",
+    limit: int = 0,
+    corrupted_dir: str | Path = "",
+    frost_images: str | Path = "",
+    quiet: bool = False,
 ) -> list[dict]:
     """Measures a run's network on its test set.
 
     Args:
         workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`.
-        suite: see suites.SUITES.
+        suite: one of suites.SUITES, or several as 'full,cbar'.
         checkpoint: 'best', 'last' or a step.
         data_dir: where the data lie now, if elsewhere than in training.
         limit: measure only that many test examples (0: as the run's configuration says, by default all).
+        corrupted_dir: folder of published corrupted files (see data.corrupted), measured in place of corruptions made here.
+        frost_images: folder of a user's own photographs of frost, in place of procedural ice.
         quiet: no progress line.
 
     Returns:
@@ -82,11 +92,22 @@ def evaluate(
     """
     loaded = load(workdir, checkpoint=checkpoint)
     config = loaded.meta["config"]
-    items = suites.items(suite, config)
+    items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]))
     dataset = evaluation_data(loaded.meta, dir=data_dir)
+    read, photographs = None, ()
+    if corrupted_dir:
+        items, read = sources.from_files(items, corrupted_dir, dataset)
+    if frost_images:
+        photographs = sources.photographs(frost_images)
+        items = sources.with_photographs(items, photographs, dataset.image_shape)
     ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
-    parts = functools.partial(_parts, dataset.test, ids, config["evaluation"]["batch_size"])
+
+    def parts(item: suites.Item) -> Iterator[_Part]:
+        options = item.options
+        source = read(options["name"], options.get("severity")) if item.kind == "files" else dataset.test
+        return _parts(source, ids, config["evaluation"]["batch_size"])
+
     found, unchecked = [], True
     with log.progress("evaluating", len(items), quiet=quiet) as show:
         for done, item in enumerate(items, 1):
@@ -95,10 +116,12 @@ def evaluate(
             stored = results.read(path)
             if stored is None or stored["run"] != identity:
                 if unchecked:
-                    first, unchecked = next(parts()), False
+                    first, unchecked = next(parts(items[0])), False
                     for warning in check.check_logits_fn(loaded.logits_fn, first.images, first.labels):
                         log.say(f"warning: {warning}")
-                stored = _measure(loaded, item, parts, identity)
+                # The item names the photographs by their digest; the kernel needs themselves.
+                given = {sources.PHOTOGRAPHS: photographs} if sources.PHOTOGRAPHS in item.options else {}
+                stored = _measure(loaded, item, functools.partial(parts, item), identity, given)
                 results.write_json(path, stored)
             found.append(stored)
             show(done, item.name)
@@ -129,10 +152,10 @@ def _parts(source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
         yield _Part(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels), jnp.asarray(chosen), jnp.asarray(mask))
 
 
-def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict) -> dict:
+def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict, given: dict) -> dict:
     began = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(item.name.encode()))
-    transform = _KINDS[item.kind](loaded.logits_fn, item.options)
+    transform = _KINDS[item.kind](loaded.logits_fn, item.options | given)
     sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts()]
     total = jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *sums)
     n = identity["n"]
@@ -159,7 +182,7 @@ def _scored(part: _Part, made: tuple[Array, Array]) -> tuple:
     return images, part.labels, counted, part.mask
 
 
-def _clean(logits_fn, options: dict) -> Callable:
+def _as_read(logits_fn, options: dict) -> Callable:
     return lambda keys, part: (part.images, part.mask)
 
 
@@ -181,4 +204,4 @@ def _attack(logits_fn, options: dict) -> Callable:
     return transform
 
 
-_KINDS = {"clean": _clean, "corruption": _corruption, "attack": _attack}
+_KINDS = {"clean": _as_read, "files": _as_read, "corruption": _corruption, "attack": _attack}

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from robustjax import augment, corruptions, data, losses, models
+from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import objectives, schedules, settings, step
+from robustjax.train import augmented, objectives, schedules, settings, step
 
 
 class Experiment(NamedTuple):
@@ -55,6 +55,7 @@ def build(config: dict) -> Experiment:
     )
     optimizer = schedules.optimizer(optimizer_settings, rate)
     _check_evaluation(config["evaluation"])
+    augmented.check(config["selection"]["data"], dataset.image_shape)
     description = _model(dataset, train_ids, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"])
     evaluate = apply if config["compute_dtype"] == "float32" else _split_model(description, dtype="float32")[0]
@@ -110,8 +111,10 @@ def _split(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]
 
 def _check_evaluation(evaluation: dict) -> None:
     """Refuses what the evaluation of the finished run would refuse; the checkpoint carries it along."""
-    if evaluation["benchmark"] not in corruptions.NAMES:
-        raise registry.unknown("benchmark", evaluation["benchmark"], corruptions.NAMES)
+    benchmark = evaluation["benchmark"]
+    if benchmark not in corruptions.NAMES:
+        raise registry.unknown("benchmark", benchmark, corruptions.NAMES)
+    metrics.corruption_reference(evaluation["reference"], benchmark=benchmark, names=corruptions.NAMES[benchmark])
 
 
 def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:

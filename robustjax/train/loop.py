@@ -15,7 +15,7 @@ from robustjax.core import parallel
 from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
-from robustjax.train import feed, guard, select, state
+from robustjax.train import augmented, feed, guard, select, state
 from robustjax.train.build import Experiment, build
 
 
@@ -100,7 +100,8 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
     current = parallel.replicate(_restore(experiment, checkpoints), mesh)
     done = int(current.step)
     data = feed.place(experiment, mesh)
-    validate = select.make_validator(experiment, mesh, data)
+    # A finished run has nothing to validate, and corrupting the validation images takes its time.
+    validate = select.make_validator(experiment, mesh, data, quiet=quiet) if done < experiment.total_steps else None
     steps = (feed.Resident if data else feed.Streamed)(experiment, mesh, data)
     interval = config["validate_epochs"] * experiment.order.steps_per_epoch
     meta = {"config": config, "model": experiment.model, "data": _describe(experiment), "notes": list(experiment.notes)}
@@ -141,6 +142,7 @@ def _record(experiment: Experiment, current: state.TrainState, at: int, accuracy
         "learning_rate": rate,
         "train_loss": sums.loss / sums.count,
         "train_accuracy": sums.correct / sums.count,
+        "validation_data": augmented.describe(experiment.config["selection"]["data"], experiment.dataset.image_shape),
         "validation_accuracy": accuracy,
         "validation_loss": loss,
     }

@@ -76,7 +76,8 @@ RULES = {
         "factor": _POSITIVE,
     },
     "validate_epochs": _COUNT,
-    "evaluation": {"batch_size": _COUNT, "benchmark": _NAME, "attacks": _OPTIONS},
+    "selection": {"data": _one_of("clean", "cbar", "all")},
+    "evaluation": {"batch_size": _COUNT, "benchmark": _NAME, "reference": _NAME, "sensor": _OPTIONS, "attacks": _OPTIONS},
 }
 
 
@@ -106,6 +107,9 @@ def check(config: Mapping) -> dict:
         if not isinstance(attack, Mapping):
             raise InputError(f"config.evaluation.attacks.{name} must hold norm, eps, step_size and steps, got {attack!r}.")
         checked["evaluation"]["attacks"][name] = _check(attack, ATTACK, f"evaluation.attacks.{name}.")
+    for item, options in checked["evaluation"]["sensor"].items():
+        if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
+            raise InputError(f"config.evaluation.sensor.{item} must hold the name of a corruption and its options, got {options!r}.")
     return checked
 
 

@@ -15,13 +15,6 @@ from robustjax.train import loop
 from tests import tiny
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    loop.train(tiny.config(), folder, quiet=True)
-    return folder
-
-
 def folder(workdir, n):
     return workdir / "evaluation" / f"step{load(workdir).step}_n{n}"
 
@@ -45,7 +38,7 @@ def test_numbers_are_those_of_the_whole_test_set(workdir, evaluated):
 
 
 def test_every_item_has_its_file_with_all_that_a_reader_needs(workdir, evaluated):
-    assert len(evaluated) == 1 + 35 + 1
+    assert len(evaluated) == 1 + 2 * 5 + 1
     for result in evaluated:
         stored = results.read(folder(workdir, 24) / f"{result['name']}.json")
         assert stored == results.canonical(result)
@@ -112,7 +105,7 @@ def test_data_of_another_shape_are_refused(workdir):
 
 def test_unknown_suite_is_refused(workdir):
     with pytest.raises(InputError, match="unknown suite 'ful'; did you mean 'full'"):
-        suites.items("ful", tiny.config())
+        suites.items("ful", tiny.config(), (16, 16, 1))
 
 
 def test_a_limited_evaluation_leaves_the_full_one_alone(workdir, evaluated):

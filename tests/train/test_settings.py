@@ -33,6 +33,8 @@ from tests import tiny
         ),
         ({"evaluation__attacks": {"x": {"norm": "l2", "eps": 1, "steps": 1}}}, r"lacks the key 'evaluation\.attacks\.x\.step_size'"),
         ({"evaluation__attacks": {"x": 3}}, r"attacks\.x must hold norm, eps, step_size and steps"),
+        ({"selection__data": "c-bar"}, r"config\.selection\.data must be one of clean, cbar, all, got 'c-bar'"),
+        ({"evaluation__sensor": {"x": {"std": 0.1}}}, r"evaluation\.sensor\.x must hold the name of a corruption and its options"),
     ],
 )
 def test_wrong_values_are_one_line(change, message):

@@ -1,0 +1,185 @@
+"""A report as Markdown: the table, what it takes to read and to repeat it, and every corruption and severity."""
+
+import statistics
+from collections.abc import Callable, Iterable
+
+from robustjax.evaluate.suites import SENSOR
+
+_VALIDATION = {"clean": "clean images", "cbar": "images under C-bar", "all": "images under all of C-bar"}
+
+
+def markdown(report: dict, *, details: bool = False) -> str:
+    """Returns a report as Markdown.
+
+    Args:
+        report: from report.collect, or its JSON.
+        details: add a table for each benchmark by corruption, by severity, and for each row by both.
+    """
+    rows = report["rows"]
+    shown = _columns(rows[0]["metrics"])
+    lines = [f"### {report['title']}", ""]
+    if report["notes"]:
+        lines += [f"**{'; '.join(report['notes'])}**", ""]
+    cells = []
+    papers = (report["reference"] or {}).get("rows", {})
+    for row in rows:
+        cells.append([row["label"], *(_spread(row["metrics"][name]) for name in shown)])
+        theirs = papers.get(row["method"])
+        if theirs:
+            known = [theirs.get(name.removesuffix("_error")) for name in shown]
+            cells.append(["*the paper's*", *("" if x is None else f"*{_percent(x)}*" for x in known)])
+    lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
+    lines += ["", *_footer(report)]
+    if details:
+        for benchmark in rows[0]["per_corruption"]:
+            lines += _details(report, benchmark)
+    return "\n".join(lines) + "\n"
+
+
+def network(model: dict) -> str:
+    """Returns the name of a network with its options."""
+    options = ", ".join(f"{name} {value}" for name, value in sorted(model["options"].items()))
+    return model["name"] + (f" ({options})" if options else "")
+
+
+def _columns(found: dict) -> list[str]:
+    """Returns which of the metrics a table shows, in their order: clean, corrupted, attacked, calibration."""
+    plain = [name for name in found if name == "mce" or name.startswith("mce_")]
+    sensor = [name for name in found if name.startswith(f"{SENSOR}/")]
+    attacked = [name for name in found if name.endswith("_error")]
+    wanted = ["clean_accuracy", "normalised_mce", "relative_mce", *sorted(plain), *sensor, *attacked, "ece_15_bins"]
+    return [name for name in wanted if name in found]
+
+
+def _heading(name: str, report: dict) -> str:
+    reference = (report["corruption_reference"] or {}).get("label")
+    known = {
+        "clean_accuracy": "clean accuracy %",
+        "normalised_mce": f"mCE % ({reference}: 100)",
+        "relative_mce": f"relative mCE % ({reference}: 100)",
+        "mce": "mean corruption error %",
+        "ece_15_bins": "ECE %",
+    }
+    if name in known:
+        return known[name]
+    if name.startswith("mce_"):
+        return f"mean error % on {name.removeprefix('mce_')}"
+    if name.startswith(f"{SENSOR}/"):
+        return f"{name.removeprefix(f'{SENSOR}/')} error %"
+    return name.removesuffix("_error").replace("_", " ").replace("pgd", "PGD").replace("linf", "L-inf").replace("l2", "L2") + " error %"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def _spread(spread: dict) -> str:
+    return _percent(spread["mean"]) + ("" if spread["std"] is None else f" ± {_percent(spread['std'])}")
+
+
+def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    header = list(header)
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _footer(report: dict) -> list[str]:
+    rows, where = report["rows"], report["environment"]
+    first = rows[0]
+
+    def distinct(of: Callable[[dict], str]) -> str:
+        return " / ".join(dict.fromkeys(of(row) for row in rows))
+
+    seeds = distinct(lambda row: ", ".join(map(str, row["seeds"])))
+    lines = [
+        f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: network(row['model']))}; "
+        f"{distinct(lambda row: str(row['epochs']))} epochs, batch {distinct(lambda row: str(row['batch_size']))}, "
+        f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}; seeds {seeds}"
+        f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
+        f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}, "
+        f"validated on {distinct(lambda row: _VALIDATION[row['selection']])}.",
+    ]
+    for benchmark, errors in first["per_corruption"].items():
+        made = distinct(lambda row, benchmark=benchmark: row["sources"][benchmark])
+        severities = ", severities 1-5" if _severities(errors) > 1 else ""
+        names = [f"{name}{_options(first['sensor'].get(name, {}) if benchmark == SENSOR else {})}" for name in errors]
+        lines.append(f"Corruptions of {benchmark} ({made}){severities}: {', '.join(names)}.")
+    lines += _reference_line(report)
+    for name, attack in sorted(first["attacks"].items()):
+        if f"{name}_error" in first["metrics"]:
+            lines.append(
+                f"{name}: {attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
+                "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
+            )
+    lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
+    if report["command"]:
+        lines.append(f"Command: `{report['command']}`.")
+    if report["reference"]:
+        lines.append(f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}.")
+    return [line + "  " for line in lines[:-1]] + lines[-1:]
+
+
+def _reference_line(report: dict) -> list[str]:
+    """Says what a normalised mCE was divided by, and what it cannot be compared with."""
+    reference = report["corruption_reference"]
+    if not reference:
+        return []
+    rows = report["rows"]
+    line = (
+        f"mCE: for each of the {sum(map(len, rows[0]['normalised'].values()))} corruptions the error summed over severities, divided by {reference['label']}'s "
+        f"({reference['source']}); relative mCE: the same after taking both networks' clean error away. The 4 extra corruptions do not count."
+    )
+    if any(made.startswith("generated") for row in rows for made in row["sources"].values()):
+        line += (
+            " The published files, on which the reference was measured, went through JPEG of quality 85; images that were generated "
+            "here did not, so expect other errors than on the files."
+        )
+    return [line]
+
+
+def _options(options: dict) -> str:
+    """Returns ' (std 0.157)' for a sensor's options."""
+    shown = {name: value for name, value in options.items() if name not in ("benchmark", "name")}
+    values = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in shown.items())
+    return f" ({', '.join(values)})" if shown else ""
+
+
+def _severities(errors: dict[str, list[float]]) -> int:
+    return len(next(iter(errors.values())))
+
+
+def _details(report: dict, benchmark: str) -> list[str]:
+    """Returns the tables of one benchmark: corruptions by rows, severities by rows, and both for each row."""
+    rows = report["rows"]
+    tables = [row["per_corruption"][benchmark] for row in rows]
+    names, count = list(tables[0]), _severities(tables[0])
+    labels = [row["label"] for row in rows]
+    mean = statistics.fmean
+    by_corruption = [[name, *(_percent(mean(table[name])) for table in tables)] for name in names]
+    total = ["**mean**", *(_percent(mean(mean(table[name]) for name in names)) for table in tables)]
+    over = ", mean of the severities" if count > 1 else ""
+    lines = ["", f"#### {benchmark}: error % by corruption{over}", "", *_table(["corruption", *labels], [*by_corruption, total])]
+    normalised = [row["normalised"][benchmark] for row in rows if benchmark in row["normalised"]]
+    if normalised:
+        reference = report["corruption_reference"]["label"]
+        lines += ["", f"#### {benchmark}: CE % by corruption ({reference}: 100)", ""]
+        lines += _table(["corruption", *labels], [[name, *(_percent(table[name]) for table in normalised)] for name in names])
+    if count == 1:
+        return lines
+    clean = ["clean", *(_percent(1 - row["metrics"]["clean_accuracy"]["mean"]) for row in rows)]
+    by_severity = [[str(s + 1), *(_percent(mean(table[name][s] for name in names)) for table in tables)] for s in range(count)]
+    lines += [
+        "",
+        f"#### {benchmark}: error % by severity, mean of the corruptions",
+        "",
+        *_table(["severity", *labels], [clean, *by_severity]),
+    ]
+    for label, table in zip(labels, tables, strict=True):
+        both = [[name, *map(_percent, table[name])] for name in names]
+        lines += [
+            "",
+            f"#### {benchmark}: error % of {label}",
+            "",
+            *_table(["corruption", *(f"severity {s + 1}" for s in range(count))], both),
+        ]
+    return lines

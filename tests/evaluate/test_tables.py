@@ -1,0 +1,101 @@
+"""Tables of made-up results, whose every number is known."""
+
+import json
+
+import numpy as np
+import pytest
+
+from robustjax import corruptions, metrics
+from robustjax.corruptions.constants import CONSTANTS, EXTRA
+from robustjax.evaluate import report, suites
+from robustjax.io import results
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def all_fifteen(monkeypatch):
+    for benchmark in ("cifar_c", "imagenet_c"):
+        monkeypatch.setitem(corruptions.NAMES, benchmark, tuple(name for name in CONSTANTS[benchmark] if name not in EXTRA))
+
+
+def run_of(folder, suite, error, seed=0, shape=(16, 16, 1), **changes):
+    """Returns (workdir, results) of a run whose errors are error(item)."""
+    config = tiny.config(seed=seed, **changes)
+    folder.mkdir()
+    results.write_json(folder / "config.json", config)
+    run = {"checkpoint_step": 8, "data": "made up", "notes": []}
+    found = []
+    for item in suites.items(suite, config, shape):
+        measured = {"error": error(item), "accuracy": 1 - error(item), "nll_nats": 1.0, "ece_15_bins": 0.1}
+        found.append({"name": item.name, "metrics": measured, "n": 24, "run": run | {"item": results.canonical(item._asdict())}})
+        found[-1]["environment"] = {"device": "none", "backend": "cpu", "cpus": 1, "jax": "0"}
+    return folder, found
+
+
+def rows_of(text, heading):
+    """Returns the cells of the table under a heading."""
+    lines = text.split(f"#### {heading}\n\n")[1].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_imagenet_c_is_normalised_by_alexnet(tmp_path):
+    # Kills: the plain mean under the name of mCE; ratios averaged over severities; clean error not taken away; seeds averaged wrongly.
+    alexnet = metrics.corruption_reference("alexnet", benchmark="imagenet_c").errors
+
+    def errors(share):
+        # Twice as much at severity 5 as at 3, and nothing at 1: only the sums agree with AlexNet's.
+        def error(item):
+            if item.kind != "corruption":
+                return alexnet["clean"] * share
+            return alexnet[item.options["name"]] * share * (item.options["severity"] - 1) / 2
+
+        return error
+
+    imagenet = {"shape": (224, 224, 3), "evaluation__benchmark": "imagenet_c"}
+    runs = [run_of(tmp_path / str(seed), "corruptions", errors(share), seed, **imagenet) for seed, share in ((0, 0.25), (1, 0.35))]
+    made = report.collect(runs)
+    (row,) = made["rows"]
+    np.testing.assert_allclose([row["metrics"][name]["mean"] for name in ("normalised_mce", "relative_mce")], 0.3)
+    np.testing.assert_allclose(row["metrics"]["mce"]["mean"], 0.3 * 0.7889930666666667)
+    text = report.markdown(made, details=True)
+    assert "| mCE % (AlexNet: 100) | relative mCE % (AlexNet: 100) | mean corruption error % |" in text
+    assert "| 30.00 ± 7.07 | 30.00 ± 7.07 | 23.67 ± 5.58 |" in text
+    assert "each of the 15 corruptions" in text and "JPEG of quality 85" in text
+    table = rows_of(text, "imagenet_c: CE % by corruption (AlexNet: 100)")
+    assert [line[0] for line in table[1:]] == list(corruptions.NAMES["imagenet_c"]) and {line[1] for line in table[1:]} == {"30.00"}
+    assert report.markdown(json.loads(json.dumps(made)), details=True) == text
+    plain = report.markdown(report.collect([run_of(tmp_path / "plain", "corruptions", errors(0.5))]))
+    assert "AlexNet" not in plain and "mean corruption error %" in plain
+
+
+def test_every_benchmark_has_its_column_and_its_tables(tmp_path):
+    # Kills: names that two benchmarks share counted together; severities in another order; a mean over unlike sensors.
+    def error(item):
+        if item.name == "clean":
+            return 0.02
+        benchmark = item.options["benchmark"]
+        if benchmark == "sensor":
+            return 0.6 if item.name == "sensor/occlusion" else 0.5
+        base = {"cifar_c": 0.1, "cifar_cbar": 0.2, "mnist_c": 0.3}[benchmark]
+        return base + 0.01 * item.options.get("severity", 0) + (0.05 if item.options["name"] == "fog" else 0)
+
+    baseline = run_of(tmp_path / "baseline", "corruptions,cbar,mnist_c,sensor", error)
+    spider = run_of(tmp_path / "spider", "corruptions,cbar,mnist_c,sensor", error, method={"name": "spider", "tau": 1.0, "xi": 0.3})
+    made = report.collect([baseline, spider])
+    numbers = {name: spread["mean"] for name, spread in made["rows"][0]["metrics"].items()}
+    assert numbers["mce"] == pytest.approx(0.13 + 0.05 / 15) and numbers["mce_cifar_cbar"] == pytest.approx(0.23)
+    assert numbers["mce_mnist_c"] == pytest.approx(0.3 + 0.05 / 15) and numbers["sensor/occlusion"] == 0.6
+    paths = report.write(made, tmp_path)
+    text = paths[1].read_text()
+    assert "| mean corruption error % | mean error % on cifar_cbar | mean error % on mnist_c | gaussian_noise error % |" in text
+    assert "occlusion (patches 20, size [3, 2])" in text and "gaussian_noise (std 0.157)" in text
+    by_corruption = rows_of(text, "cifar_c: error % by corruption, mean of the severities")
+    assert by_corruption[0] == ["corruption", "baseline", "SPIDER (tau 1, xi 0.3)"]
+    assert dict(line[:2] for line in by_corruption)["fog"] == "18.00" and by_corruption[-1][:2] == ["**mean**", "13.33"]
+    assert [line[:2] for line in rows_of(text, "cifar_cbar: error % by severity, mean of the corruptions")[1:]] == [
+        ["clean", "2.00"],
+        *([str(severity), f"{20 + severity}.00"] for severity in range(1, 6)),
+    ]
+    assert rows_of(text, "cifar_c: error % of baseline")[1] == ["gaussian_noise", "11.00", "12.00", "13.00", "14.00", "15.00"]
+    assert dict(rows_of(text, "mnist_c: error % by corruption")[1:][i][:2] for i in range(15))["fog"] == "35.00"
+    assert paths[2].stat().st_size > 30_000
