@@ -22,6 +22,11 @@ def ramp(size):
     return image / 255
 
 
+def test_spatter_belongs_to_the_fifteen():
+    # Kills: the extra corruptions of the other benchmarks taken for extra here.
+    assert len(corruptions.NAMES["mnist_c"]) == 15 and "mnist_c_extra" not in corruptions.NAMES
+
+
 def test_swaps_one_after_another():
     # Kills: rows at work too early or too late (values lost or doubled); the shift of rows by one column; rounds that start from the
     # same image; visits to the first two rows or columns; left for upper.
