@@ -13,7 +13,7 @@ from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
-from robustjax.corruptions import blur, cbar_fields, cbar_masks, cbar_warps, digital, mnist, motion, noise, sensor, weather
+from robustjax.corruptions import blur, cbar_fields, cbar_masks, cbar_warps, digital, frost, mnist, motion, noise, sensor, weather
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
@@ -43,6 +43,11 @@ class Corruption(NamedTuple):
     static: tuple[str, ...] = ()
 
 
+def _frost(scale: float | int) -> Corruption:
+    """Returns frost whose photographs are first made smaller by `scale`."""
+    return Corruption(frost.frost, frost.draw_frost, functools.partial(frost.check_frost, scale=scale), colour=True)
+
+
 _COMMON: dict[str, Corruption] = {
     "gaussian_noise": Corruption(noise.gaussian_noise, noise.draw_gaussian_noise),
     "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
@@ -63,9 +68,9 @@ _CBAR: dict[str, Corruption] = {
 }
 
 TABLE: dict[str, dict[str, Corruption]] = {
-    "cifar_c": _COMMON,
-    "tiny_imagenet_c": _COMMON,
-    "imagenet_c": _COMMON,
+    "cifar_c": _COMMON | {"frost": _frost(0.2)},
+    "tiny_imagenet_c": _COMMON | {"frost": _frost(0.3)},
+    "imagenet_c": _COMMON | {"frost": _frost(1)},
     "mnist_c": {
         "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
         "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
@@ -357,5 +362,5 @@ def _apply(images, draws, severity, dynamic, *, name, benchmark, quantize, stati
     parameters = _taken(entry.apply, constants=constants, severity=severity, quantize=quantize, **dynamic, **dict(static))
     result = entry.apply(*((images, draws) if entry.draw else (images,)), **parameters)
     if grey:
-        result = jnp.sum(result * jnp.asarray(_LUMA, result.dtype), axis=-1, keepdims=True)
+        result = jnp.sum(result * jnp.asarray(_LUMA, result.dtype).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
     return truncate(result) if quantize and entry.quantized and (grey or "quantize" not in parameters) else result
