@@ -11,8 +11,7 @@ from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, normals, take
 from robustjax.corruptions.severity import pick
 from robustjax.imaging import edges
-from robustjax.imaging.filters import gaussian_matrix
-from robustjax.imaging.resample import separable
+from robustjax.imaging.filters import gaussian_taps, smooth
 
 _WATER = (175, 238, 238)  # levels of pale turquoise
 _MUD = (63, 42, 20)  # and of brown
@@ -30,13 +29,15 @@ def draw_spatter(keys: Keys, shape: tuple[int, ...]) -> Draws:
 
 
 @functools.lru_cache
-def _blurs(sigmas: tuple, size: int) -> np.ndarray:
-    return np.stack([gaussian_matrix(size, sigma, mode="nearest", truncate=4.0) for sigma in sigmas])
+def _taps(sigmas: tuple) -> np.ndarray:
+    """Returns Gaussians cut at 4 standard deviations, padded with zeros to one size."""
+    reaches = [int(4 * sigma + 0.5) for sigma in sigmas]
+    taps = [gaussian_taps(2 * reach + 1, sigma) for reach, sigma in zip(reaches, sigmas, strict=True)]
+    return np.stack([np.pad(tap, max(reaches) - reach) for tap, reach in zip(taps, reaches, strict=True)])
 
 
 def _smooth(field: Field, sigmas: tuple, severity: Int[Array, ""]) -> Field:
-    rows, columns = (pick(_blurs(sigmas, size), severity, field.dtype) for size in field.shape[1:])
-    return separable(field[..., None], rows, columns)[..., 0]
+    return smooth(field[..., None], pick(_taps(sigmas), severity, field.dtype))[..., 0]
 
 
 def spatter(images: Float[Array, "b h w 3"], draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Float[Array, "b h w 3"]:

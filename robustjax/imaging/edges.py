@@ -4,6 +4,8 @@ Pictures are int32 (b, h, w) with levels 0..255 where nothing else is said. Noth
 are exact, so results agree to the bit on every device.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from jaxtyping import Array, Bool, Int
 
 Picture = Int[Array, "b h w"]
 
+_STACKED = 16
 _TAN_22 = 13573  # tan(22.5 degrees) in units of 2**-15
 DISTANCE_ONE = 1 << 16
 """A distance of one pixel in what `distance` returns."""
@@ -48,8 +51,7 @@ def canny(picture: Picture, *, low: int, high: int) -> Bool[Array, "b h w"]:
     thin_down = (size > near[-1, -1]) & (size > near[1, 1])
     thin_up = (size > near[-1, 1]) & (size > near[1, -1])
     thin = jnp.where(across, thin_across, jnp.where(along, thin_along, jnp.where(falling, thin_up, thin_down)))
-    candidates = thin & (size > low)
-    return _grow(candidates & (size > high), candidates)
+    return _grow(thin & (size > high), thin & (size > low))
 
 
 def _grow(edges: Bool[Array, "b h w"], candidates: Bool[Array, "b h w"]) -> Bool[Array, "b h w"]:
@@ -57,51 +59,68 @@ def _grow(edges: Bool[Array, "b h w"], candidates: Bool[Array, "b h w"]) -> Bool
 
     def grow(state):
         edges, _ = state
-        grown = candidates & jax.lax.reduce_window(edges, False, jax.lax.bitwise_or, (1, 3, 3), (1, 1, 1), "SAME")
+        grown = candidates & _either_side(_either_side(edges, 1), 2)
         return grown, jnp.any(grown != edges)
 
     return jax.lax.while_loop(lambda state: state[1], grow, (edges, jnp.any(edges)))[0]
 
 
-def _moves() -> tuple[list[list[tuple[int, int, int]]], ...]:
-    """Returns the steps of the chamfer distance, (rows, columns, cost): along rows and columns, diagonal, and a knight's."""
-    straight = [(0, 1), (1, 0), (0, -1), (-1, 0)]
-    diagonal = [(i, j) for i in (-1, 1) for j in (-1, 1)]
-    knight = [(i * a, j * b) for i, j in diagonal for a, b in ((1, 2), (2, 1))]
-    costs = [round(float(np.float32(cost)) * DISTANCE_ONE) for cost in (1, 1.4, 2.1969)]
-    return tuple([(*step, cost) for step in steps] for steps, cost in zip((straight, diagonal, knight), costs, strict=True))
+def _either_side(edges: Bool[Array, "b h w"], axis: int) -> Bool[Array, "b h w"]:
+    """Returns where an edge is at most one pixel away along an axis."""
+    size = edges.shape[axis]
+    padded = jnp.pad(edges, [(1, 1) if i == axis else (0, 0) for i in range(3)])
+    before, after = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
+    return edges | before | after
+
+
+@functools.lru_cache
+def _passes(limit: int) -> np.ndarray:
+    """Returns the moves of `distance`, (passes, 8, 3) of rows, columns and cost."""
+    straight, diagonal, knight = (round(float(np.float32(cost)) * DISTANCE_ONE) for cost in (1, 1.4, 2.1969))
+    signs = [(i, j) for i in (-1, 1) for j in (-1, 1)]
+    far = limit * DISTANCE_ONE
+    table = []
+    for k in _halves(far // knight):
+        table.append([(i * a * k, j * b * k, knight * k) for i, j in signs for a, b in ((1, 2), (2, 1))])
+    for k in _halves(limit):
+        moves = [(k * i, 0, straight * k) for i in (-1, 1)] + [(0, k * j, straight * k) for j in (-1, 1)]
+        table.append(moves + [(k * i, k * j, diagonal * k) for i, j in signs])
+    return np.array(table, np.int32)
+
+
+def _halves(total: int) -> list[int]:
+    """Returns a few numbers, partial sums of which make up each whole number up to `total`."""
+    halves = []
+    while total:
+        halves.append((total + 1) // 2)
+        total -= halves[-1]
+    return halves
 
 
 def distance(marked: Bool[Array, "b h w"], *, limit: int) -> Picture:
     """Returns how far the nearest marked pixel is, at most `limit` pixels, in units of 1 / DISTANCE_ONE pixels.
 
     The length of the shortest way of steps of 1 along rows and columns, 1.4 along diagonals and 2.1969 for a knight's move
-    (chamfer distance with a 5x5 mask), in fixed point. A shortest way has steps of two kinds, one of them a knight's, in any
-    order; so 2^k steps at a time of the one, then of the other, for falling k, find it in a few passes over the picture.
+    (chamfer distance with a 5x5 mask), in fixed point. There is always a shortest way with steps of two directions at most, one
+    of them a knight's, and their order does not matter; so moves of several steps at a time, all knights' before all others,
+    find it in a few passes over the picture.
 
     Args:
         marked: pixels of distance 0. Where there are none all is `limit` away.
         limit: whole pixels, at least 1.
     """
-    straight, diagonal, knight = _moves()
-    far = limit * DISTANCE_ONE
-    result = jnp.where(marked, 0, far)
-    for k in reversed(range(limit.bit_length())):
-        for moves in (knight, diagonal + straight):
-            near = [(i << k, j << k, cost << k) for i, j, cost in moves if cost << k < far]
-            if near:
-                result = _relax(result, near, far)
-    return result
+    far, table = limit * DISTANCE_ONE, _passes(limit)
+    reach = int(np.abs(table[..., :2]).max())
+    moves = jnp.asarray(table)
 
+    def relax(i, result):
+        padded = jnp.pad(result, ((0, 0), (reach, reach), (reach, reach)), constant_values=far)
+        for j in range(table.shape[1]):
+            row, column, cost = moves[i, j]
+            result = jnp.minimum(result, jax.lax.dynamic_slice(padded, (0, reach + row, reach + column), result.shape) + cost)
+        return result
 
-def _relax(result: Picture, moves: list[tuple[int, int, int]], far: int) -> Picture:
-    """Returns the smallest of a pixel's distance and those of the pixels one move away plus the move's cost."""
-    reach = max(max(abs(i), abs(j)) for i, j, _ in moves)
-    h, w = result.shape[1:]
-    padded = jnp.pad(result, ((0, 0), (reach, reach), (reach, reach)), constant_values=far)
-    for i, j, cost in moves:
-        result = jnp.minimum(result, padded[:, reach + i : reach + i + h, reach + j : reach + j + w] + cost)
-    return result
+    return jax.lax.fori_loop(0, len(table), relax, jnp.where(marked, 0, far))
 
 
 def box_sum(picture: Picture) -> Picture:
@@ -127,12 +146,16 @@ def equalize(picture: Picture, *, levels: int) -> Picture:
         picture: 0..levels - 1.
         levels: how many there are; 256 for any 8-bit picture.
     """
-    flat = picture.reshape(len(picture), 1, -1)
-    below = jnp.sum(flat <= jnp.arange(levels).reshape(1, -1, 1), axis=2, dtype=jnp.int32)
-    total = flat.shape[2]
+    # A few pixels are counted side by side, then the counts are added: one sum over all would not use vector units on CPUs.
+    flat, total = picture.reshape(len(picture), -1), picture[0].size
+    flat = jnp.pad(flat, ((0, 0), (0, -total % _STACKED)), constant_values=levels)  # counted nowhere
+    stacks = flat.reshape(len(picture), _STACKED, 1, -1)
+    bounds = jnp.arange(levels).reshape(1, -1, 1)
+    counts = sum((stacks[:, i] <= bounds).astype(jnp.int32) for i in range(_STACKED))
+    below = jnp.sum(counts, axis=2)
     first = jnp.min(jnp.where(below > 0, below, total), axis=1, keepdims=True)  # pixels of the smallest level
     single = first == total
     factor = np.float32(255) / jnp.where(single, 1, total - first).astype(jnp.float32)
     table = jnp.rint(jnp.maximum(below - first, 0).astype(jnp.float32) * factor).astype(jnp.int32)
     table = jnp.where(single, jnp.arange(levels)[None], table)
-    return jnp.take_along_axis(table, flat[:, 0], axis=1, mode="promise_in_bounds").reshape(picture.shape)
+    return jnp.take_along_axis(table, picture.reshape(len(picture), -1), axis=1, mode="promise_in_bounds").reshape(picture.shape)
