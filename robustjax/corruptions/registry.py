@@ -53,6 +53,7 @@ _COMMON: dict[str, Corruption] = {
     "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
     "defocus_blur": Corruption(blur.defocus_blur),
+    "snow": Corruption(weather.snow, weather.draw_snow, colour=True),
     "fog": Corruption(weather.fog, weather.draw_fog),
     "brightness": Corruption(weather.brightness),
     "contrast": Corruption(digital.contrast),
@@ -362,5 +363,5 @@ def _apply(images, draws, severity, dynamic, *, name, benchmark, quantize, stati
     parameters = _taken(entry.apply, constants=constants, severity=severity, quantize=quantize, **dynamic, **dict(static))
     result = entry.apply(*((images, draws) if entry.draw else (images,)), **parameters)
     if grey:
-        result = jnp.sum(result * jnp.asarray(_LUMA, result.dtype).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
+        result = sum(share * result[..., i : i + 1] for i, share in enumerate(_LUMA))
     return truncate(result) if quantize and entry.quantized and (grey or "quantize" not in parameters) else result

@@ -28,6 +28,7 @@ REPLAYS: dict[str, Callable] = {
     "gaussian_noise": lambda state, image, constant: {"normal": state.standard_normal(image.shape)},
     "shot_noise": lambda state, image, constant: {"counts": state.poisson(image * constant)},
     "impulse_noise": _impulse,
+    "snow": lambda state, image, constant: {"normal": state.standard_normal(image.shape[:2]), "uniform": state.random_sample()},
     "fog": lambda state, image, constant: {"uniform": state.random_sample((1 << (len(image) - 1).bit_length()) ** 2 - 1)},
 }
 
