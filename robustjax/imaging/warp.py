@@ -58,16 +58,20 @@ def bilinear_between(
     flat = images.reshape(b, h * w, c)
     rows = [_fold(top + i, h, border) for i in range(2)]
     columns = [_fold(left + i, w, border) for i in range(2)]
-    total = None
-    for (row, row_in), weight_y in zip(rows, (1 - down, down), strict=True):
-        for (column, column_in), weight_x in zip(columns, (1 - right, right), strict=True):
+
+    def line(row, row_in):
+        pixels = []
+        for column, column_in in columns:
             places = (row * w + column).reshape(b, -1, 1)
-            found = jnp.take_along_axis(flat, places, axis=1, mode="promise_in_bounds").reshape(*shape, c)
-            weight = weight_y * weight_x
-            if border == "zero":
-                weight = jnp.where(row_in & column_in, weight, 0)
-            total = weight[..., None] * found + (0 if total is None else total)
-    return total
+            pixel = jnp.take_along_axis(flat, places, axis=1, mode="promise_in_bounds").reshape(*shape, c)
+            pixels.append(jnp.where((row_in & column_in)[..., None], pixel, 0) if border == "zero" else pixel)
+        return _mix(*pixels, right[..., None])
+
+    return _mix(*(line(*row) for row in rows), down[..., None])
+
+
+def _mix(start: Float[Array, "b y x c"], end: Float[Array, "b y x c"], part: Float[Array, "b y x 1"]) -> Float[Array, "b y x c"]:
+    return start + part * (end - start)  # not a weighted sum, which would change areas of one colour by rounding
 
 
 def _fold(index: Int[Array, "b y x"], size: int, border: str) -> tuple[Int[Array, "b y x"], Bool[Array, "b y x"]]:
