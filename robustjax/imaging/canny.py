@@ -1,14 +1,19 @@
 """Canny's edge detector."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from robustjax.imaging.filters import gaussian_taps
 from robustjax.imaging.resample import separable
+
+_WORD = 32
+_PLACES = np.arange(_WORD, dtype=np.uint32).reshape(1, 1, 1, _WORD, 1)
+_AT_ONCE = 4  # steps of growth before it is asked whether anything grew
 
 
 @functools.lru_cache
@@ -41,16 +46,16 @@ def canny(images: Float[Array, "b h w c"], *, sigma: float | int = 1.0, low: flo
     return _connected(candidates & (strength >= high), candidates)
 
 
-def _shifted(images: Array, down: int, right: int, mode: str = "constant") -> Array:
-    """Returns the pixels that lie `down` and `right` (-1, 0 or 1) of each."""
+def _neighbours(images: Array, mode: str) -> Callable[[int, int], Array]:
+    """Returns a function of (down, right), each -1, 0 or 1, that gives the pixels that lie so from each; mode as of numpy.pad."""
     h, w = images.shape[1:3]
     padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode)
-    return padded[:, 1 + down : 1 + down + h, 1 + right : 1 + right + w]
+    return lambda down, right: padded[:, 1 + down : 1 + down + h, 1 + right : 1 + right + w]
 
 
 def _sobel(images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
     """Returns the derivatives downwards and to the right, the image mirrored at its border."""
-    near = functools.partial(_shifted, images, mode="symmetric")
+    near = _neighbours(images, "symmetric")
     down = (near(1, -1) - near(-1, -1)) + 2 * (near(1, 0) - near(-1, 0)) + (near(1, 1) - near(-1, 1))
     right = (near(-1, 1) - near(-1, -1)) + 2 * (near(0, 1) - near(0, -1)) + (near(1, 1) - near(1, -1))
     return down, right
@@ -58,7 +63,7 @@ def _sobel(images: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w c"], Fl
 
 def _is_peak(strength: Array, down: Array, right: Array) -> Bool[Array, "b h w c"]:
     """Returns where no neighbour along the gradient is stronger: the nearest of the 8 and the next diagonal one, interpolated."""
-    near = functools.partial(_shifted, strength)
+    near = _neighbours(strength, "constant")
     steep = abs(down) > abs(right)
     falling = (down > 0) == (right > 0)  # the gradient points down and right, or up and left
     larger = jnp.maximum(abs(down), abs(right))
@@ -76,12 +81,39 @@ def _inside(shape: tuple[int, int]) -> Bool[Array, "1 h w 1"]:
 
 
 def _connected(seeds: Bool[Array, "b h w c"], allowed: Bool[Array, "b h w c"]) -> Bool[Array, "b h w c"]:
-    """Returns the allowed pixels that a chain of allowed neighbours (8 of them) joins to a seed."""
+    """Returns the allowed pixels that a chain of allowed neighbours (8 of them) joins to a seed, which must be allowed too."""
+    width, seeds, allowed = seeds.shape[2], _packed(seeds), _packed(allowed)
 
     def grow(state):
         reached, _ = state
-        wider = reached | _shifted(reached, 0, -1) | _shifted(reached, 0, 1)
-        wider = (wider | _shifted(wider, -1, 0) | _shifted(wider, 1, 0)) & allowed
+        wider = reached
+        for _ in range(_AT_ONCE):
+            wider = _spread(wider) & allowed
         return wider, jnp.any(wider != reached)
 
-    return jax.lax.while_loop(lambda state: state[1], grow, (seeds, jnp.any(seeds)))[0]
+    reached, _ = jax.lax.while_loop(lambda state: state[1], grow, (seeds, jnp.any(seeds != 0)))
+    return _unpacked(reached, width)
+
+
+def _packed(pixels: Bool[Array, "b h w c"]) -> UInt32[Array, "b h words c"]:
+    """Returns 32 pixels of a row in each word, the left one in the lowest bit: a step of growth then is a few operations a word."""
+    b, h, w, c = pixels.shape
+    padded = jnp.pad(pixels, ((0, 0), (0, 0), (0, -w % _WORD), (0, 0))).reshape(b, h, -1, _WORD, c)
+    return jnp.sum(padded.astype(jnp.uint32) << _PLACES, axis=3, dtype=jnp.uint32)
+
+
+def _unpacked(words: UInt32[Array, "b h words c"], width: int) -> Bool[Array, "b h {width} c"]:
+    """Inverse of `_packed`."""
+    b, h, _, c = words.shape
+    bits = words[:, :, :, None] >> _PLACES & 1
+    return bits.reshape(b, h, -1, c)[:, :, :width].astype(bool)
+
+
+def _spread(words: UInt32[Array, "b h words c"]) -> UInt32[Array, "b h words c"]:
+    """Returns the pixels and their 8 neighbours."""
+    zero = (0, 0, 0)
+    before = jax.lax.pad(words, np.uint32(0), (zero, zero, (1, -1, 0), zero)) >> (_WORD - 1)
+    after = jax.lax.pad(words, np.uint32(0), (zero, zero, (-1, 1, 0), zero)) << (_WORD - 1)
+    words = words | words << 1 | words >> 1 | before | after
+    above, below = (jax.lax.pad(words, np.uint32(0), (zero, (i, -i, 0), zero, zero)) for i in (1, -1))
+    return words | above | below

@@ -34,9 +34,9 @@ def reference(image, sigma, low, high):
 @pytest.mark.parametrize("settings", [{}, {"sigma": 2, "low": 0.05, "high": 0.3}])
 def test_equals_the_same_steps_by_scipy(settings):
     # Kills: zeros for a Gaussian that stops at the border; rows for columns; corners of the wrong diagonal; one neighbour that is
-    # never asked; one threshold for both; 4 neighbours for 8; growing that stops early; channels mixed.
+    # never asked; one threshold for both; 4 neighbours for 8; growing that stops early or at every 32nd column; channels mixed.
     rng = np.random.RandomState(0)
-    images = np.stack([ndimage.gaussian_filter(rng.rand(40, 33, 2), (s, s, 0)) for s in (0.5, 1, 2)])
+    images = np.stack([ndimage.gaussian_filter(rng.rand(21, 70, 2), (s, s, 0)) for s in (0.5, 1, 2)])
     images = (images - images.min()) / np.ptp(images)
     with jax.enable_x64(True):
         got = np.asarray(canny(jnp.asarray(images), **settings))
