@@ -79,20 +79,20 @@ def check_occlusion(shape: tuple[int, ...], *, patches: int = 20, size: Any = (7
     return found
 
 
-def draw_occlusion(keys: Keys, shape: tuple[int, ...], *, patches: int = 20) -> Draws:
+def draw_occlusion(keys: Keys, shape: tuple[int, ...], *, patches: int) -> Draws:
     """Returns {'patch_rows', 'patch_columns'}, uniforms (b, patches) in [0, 1)."""
     return {"patch_rows": uniforms(keys, (patches,), _ROWS), "patch_columns": uniforms(keys, (patches,), _COLUMNS)}
 
 
-def occlusion(images: Images, draws: Draws, *, patches: int = 20, size: tuple[int, int] = (70, 70)) -> Images:
+def occlusion(images: Images, draws: Draws, *, patches: int, size: tuple[int, int]) -> Images:
     """Sets rectangles to 0, which lie anywhere inside the image and may overlap. The gradient is 1 outside of them.
 
     Args:
         images: in [0, 1].
         draws: {'patch_rows': u, 'patch_columns': v} (b, patches): the upper row is floor(u (h + 1 - height)), the left column
             likewise. Integers are taken for rows and columns themselves.
-        patches: how many.
-        size: their (height, width) in pixels, or one number for both.
+        patches: how many; 20 by default.
+        size: their (height, width) in pixels, or one number for both; 70 by default.
     """
     (b, h, w, _), (height, width) = images.shape, size
     rows, columns = take(draws, {"patch_rows": (b, patches), "patch_columns": (b, patches)}, jnp.float32)
@@ -112,19 +112,19 @@ def check_stripes(shape: tuple[int, ...], *, stripes: int = 10, width: int = 6) 
     return found
 
 
-def draw_stripes(keys: Keys, shape: tuple[int, ...], *, stripes: int = 10) -> Draws:
+def draw_stripes(keys: Keys, shape: tuple[int, ...], *, stripes: int) -> Draws:
     """Returns {'stripe_columns': uniforms (b, stripes) in [0, 1)}."""
     return {"stripe_columns": uniforms(keys, (stripes,), _STRIPES)}
 
 
-def stripes(images: Images, draws: Draws, *, stripes: int = 10, width: int = 6) -> Images:
+def stripes(images: Images, draws: Draws, *, stripes: int, width: int) -> Images:
     """Sets vertical stripes to 0, which lie anywhere inside the image and may overlap. The gradient is 1 outside of them.
 
     Args:
         images: in [0, 1].
         draws: {'stripe_columns': u} (b, stripes): the left column is floor(u (w + 1 - width)). Integers are taken for columns.
-        stripes: how many.
-        width: of each, in pixels.
+        stripes: how many; 10 by default.
+        width: of each, in pixels; 6 by default.
     """
     b, _, w, _ = images.shape
     (columns,) = take(draws, {"stripe_columns": (b, stripes)}, jnp.float32)
@@ -139,7 +139,7 @@ def check_down_up(shape: tuple[int, ...], *, scale: Any = 1 / 3) -> dict:
     return {"scale": number}
 
 
-def down_up(images: Images, *, scale: float = 1 / 3) -> Images:
+def down_up(images: Images, *, scale: float) -> Images:
     """Resizes to floor(scale h) x floor(scale w) pixels and back. Linear in the image.
 
     The paper does not say how it interpolates: this is the bilinear resizing of Pillow and torchvision, which going down
@@ -147,7 +147,7 @@ def down_up(images: Images, *, scale: float = 1 / 3) -> Images:
 
     Args:
         images: in [0, 1].
-        scale: of both sides, in (0, 1].
+        scale: of both sides, in (0, 1]; 1/3 by default.
     """
     b, h, w, channels = images.shape
     small = jax.image.resize(images, (b, _fewer(h, scale), _fewer(w, scale), channels), "linear", antialias=True)
