@@ -58,8 +58,12 @@ def read_lines(path: str | os.PathLike) -> list[dict]:
 
 
 @contextlib.contextmanager
-def lock(workdir: str | os.PathLike):
+def lock(workdir: str | os.PathLike, *, flag: str = "--workdir"):
     """Holds a folder for one run; the operating system lets go of it when the process ends, however it ends.
+
+    Args:
+        workdir: the folder, made if need be.
+        flag: by which the user named it.
 
     Raises:
         InputError: if another process holds it, or the folder cannot be written.
@@ -75,7 +79,7 @@ def lock(workdir: str | os.PathLike):
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise InputError(
-                f"another run (process {holder}) is using the workdir {workdir}; wait for it or choose another --workdir."
+                f"another run (process {holder}) is using the {flag.strip('-')} {workdir}; wait for it or choose another {flag}."
             ) from error
         with results.writing(workdir):
             file.truncate(0)

@@ -1,0 +1,104 @@
+"""Draws a contact sheet: every corruption of a benchmark at every severity, on one picture. To be looked at.
+
+python launch/sheet.py --benchmark=imagenet_c --out=sheet.png
+python launch/sheet.py --benchmark=cifar_c --names=fog,frost,spatter --photo=flower --out=sheet.png
+python launch/sheet.py --benchmark=mnist_c --out=sheet.png                  on a digit of scikit-learn's, as mnist_c wants grey images
+"""
+
+import itertools
+import math
+import warnings
+
+import entry  # isort: skip
+from absl import flags
+
+_BENCHMARK = flags.DEFINE_string("benchmark", "cifar_c", "Whose corruptions: a key of corruptions.NAMES.")
+_NAMES = flags.DEFINE_list("names", [], "Corruptions, separated by commas; default: all, without the extra ones.")
+_PHOTO = flags.DEFINE_enum("photo", "china", ["china", "flower"], "Photograph of scikit-learn's.")
+_SIZE = flags.DEFINE_integer("size", 0, "Side of the picture in pixels; default: what the benchmark was made for.", lower_bound=0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the corruptions.", lower_bound=0)
+_OUT = flags.DEFINE_string("out", None, "File of the sheet, .png or .pdf.")
+flags.mark_flag_as_required("out")
+
+_SIZES = {"cifar_c": 32, "tiny_imagenet_c": 64, "imagenet_c": 224, "mnist_c": 28, "cifar_cbar": 32, "imagenet_cbar": 224, "sensor": 224}
+_COLUMNS = 7  # of a benchmark without severities
+
+
+def picture(name: str, size: int):
+    """Returns the middle of a photograph, or a digit, as float32 (1, size, size, 3 or 1) in [0, 1]."""
+    import numpy as np
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    from robustjax import data
+
+    if name == "digit":
+        return data.make("digits", size=size).test.images[:1] / np.float32(255)
+    whole = load_sample_image(f"{name}.jpg")
+    side = min(whole.shape[:2])
+    top, left = ((length - side) // 2 for length in whole.shape[:2])
+    square = Image.fromarray(whole[top : top + side, left : left + side])
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))[None] / np.float32(255)
+
+
+def cells(benchmark: str, shape: tuple[int, int, int], names: list[str]) -> list[list[tuple[str, str, dict]]]:
+    """Returns (label to the left, title, options) of every cell, row by row; empty options are the picture itself."""
+    from robustjax import corruptions
+    from robustjax.evaluate import suites
+
+    chosen = (
+        suites.sensor_defaults(shape) if benchmark == suites.SENSOR else {name: {"name": name} for name in corruptions.NAMES[benchmark]}
+    )
+    chosen = {name: chosen.get(name, {"name": name}) for name in names or chosen}
+    if benchmark not in suites.ONE_STRENGTH:
+        of = {
+            name: [("", str(severity), {**options, "severity": severity}) for severity in range(1, 6)] for name, options in chosen.items()
+        }
+        return [[(name.replace("_", "\n"), "clean", {}), *row] for name, row in of.items()]
+    row = [("", "clean", {}), *(("", title, options) for title, options in chosen.items())]
+    return [row[start : start + _COLUMNS] for start in range(0, len(row), _COLUMNS)]
+
+
+def main() -> None:
+    """Computes and draws the sheet."""
+    import jax
+    import jax.numpy as jnp
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from robustjax import core, corruptions
+    from robustjax.core import registry
+    from robustjax.io import log
+
+    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
+    benchmark = _BENCHMARK.value
+    if benchmark not in _SIZES:
+        raise registry.unknown("benchmark", benchmark, _SIZES)
+    images = picture("digit" if benchmark == "mnist_c" else _PHOTO.value, _SIZE.value or _SIZES[benchmark])
+    keys = core.example_keys(jax.random.key(_SEED.value), jnp.arange(1))
+    grid = cells(benchmark, images.shape[1:], _NAMES.value)
+    columns = max(map(len, grid))
+    inches = min(2.2, max(1.0, images.shape[1] / 100))
+    size = (columns * inches + 0.6, len(grid) * (inches + 0.18))
+    figure, axes = plt.subplots(len(grid), columns, figsize=size, squeeze=False, layout="constrained")
+    with log.progress("drawing", sum(map(len, grid))) as show:
+        for i, row in enumerate(axes):
+            for axis, (label, title, options) in itertools.zip_longest(row, grid[i], fillvalue=("", "", None)):
+                axis.set(xticks=[], yticks=[])
+                axis.spines[:].set_visible(False)
+                if options is None:
+                    continue
+                made = corruptions.corrupt(keys, images, benchmark=benchmark, **options) if options else images
+                axis.imshow(jnp.squeeze(made[0]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axis.set_title(title, fontsize=7, pad=2)
+                axis.set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
+            show(sum(map(len, grid[: i + 1])))
+    figure.savefig(_OUT.value, dpi=max(100, math.ceil(1.1 * images.shape[1] / inches)))
+    plt.close(figure)
+    print(_OUT.value)
+
+
+if __name__ == "__main__":
+    entry.run(main)
