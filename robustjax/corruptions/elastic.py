@@ -3,9 +3,9 @@
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.lax import Precision
 from jaxtyping import Array, Float, Int
 
 from robustjax.core.check import InputError
@@ -13,6 +13,7 @@ from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, take, uniforms
 from robustjax.corruptions.severity import pick
 from robustjax.imaging.filters import gaussian_matrix
+from robustjax.imaging.resample import separable
 from robustjax.imaging.warp import bilinear_between
 
 _FINE = 1024  # OpenCV's affine coordinates are whole multiples of 1 / 1024 pixel before they are rounded to the grid
@@ -68,11 +69,21 @@ def elastic_transform(images: Images, draws: Draws, *, constants: tuple, severit
     alpha = pick(alphas, severity, dtype)
     corners = (2 * affine - 1) * pick(jitters, severity, dtype)
     images = bilinear_between(images, *_affine_places(corners, (h, w), affine_grid), border="mirror")
-    smooth = [pick(_smoothing(sigmas, size), severity, dtype) for size in (h, w)]
-    dy, dx = (jnp.einsum("uh,bhw,vw->buv", smooth[0], 2 * field - 1, smooth[1], precision=Precision.HIGHEST) for field in (dy, dx))
-    top, down = _split(alpha * dy, jnp.arange(h).reshape(1, h, 1))
-    left, right = _split(alpha * dx, jnp.arange(w).reshape(1, 1, w))
-    return jnp.clip(bilinear_between(images, top, left, down, right, border="reflect"), 0, 1)
+
+    def displaced(images):
+        rows, columns = (pick(_smoothing(sigmas, size), severity, dtype) for size in (h, w))
+        down, right = (_smooth(2 * field - 1, rows, columns) * alpha for field in (dy, dx))
+        top, down = _split(down, jnp.arange(h).reshape(1, h, 1))
+        left, right = _split(right, jnp.arange(w).reshape(1, 1, w))
+        return bilinear_between(images, top, left, down, right, border="reflect")
+
+    # A branch, not a product with 0: severities without displacement save the work, and the first map is not computed anew for
+    # each pixel that the second one reads.
+    return jnp.clip(jax.lax.cond(alpha > 0, displaced, lambda images: images, images), 0, 1)
+
+
+def _smooth(field: Field, rows: Float[Array, "h h"], columns: Float[Array, "w w"]) -> Field:
+    return separable(field[..., None], rows, columns)[..., 0]
 
 
 @functools.lru_cache
