@@ -35,7 +35,7 @@ def check_noise(shape: tuple[int, ...], *, std: Any = None, amplitude: Any = Non
         raise InputError(f"noise takes either std= (Gaussian) or amplitude= (uniform), e.g. std=0.1, got {given}.")
     ((name, value),) = options.items()
     number = as_number(value) if is_concrete(value) else 0.0
-    if number is None or isinstance(value, bool) or jnp.ndim(value) or not 0 <= number < math.inf:
+    if number is None or jnp.ndim(value) or not 0 <= number < math.inf:
         raise InputError(f"{name} of noise must be a number, at least 0, in units of pixels in [0, 1], got {value!r}.")
     return options
 
@@ -134,7 +134,7 @@ def stripes(images: Images, draws: Draws, *, stripes: int, width: int) -> Images
 def check_down_up(shape: tuple[int, ...], *, scale: Any = 1 / 3) -> dict:
     """Refuses factors that leave no pixel, or that enlarge."""
     number = as_number(scale) if is_concrete(scale) else None
-    if number is None or isinstance(scale, bool) or not 0 < number <= 1 or min(_fewer(shape[1], number), _fewer(shape[2], number)) < 1:
+    if number is None or not 0 < number <= 1 or min(_fewer(shape[1], number), _fewer(shape[2], number)) < 1:
         raise InputError(f"scale of down_up must be a number in (0, 1] that leaves {shape[1]}x{shape[2]} images a pixel, got {scale!r}.")
     return {"scale": number}
 
@@ -197,7 +197,7 @@ def _of(function: Callable, given: dict) -> Callable:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not is_concrete(value) or as_number(value) is None or as_number(value) != int(value) or value < 1:
+    if not is_concrete(value) or as_number(value) is None or as_number(value) != int(value) or value < 1:
         raise InputError(f"{name} must be a whole number, at least 1, got {value!r}.")
     return int(value)
 

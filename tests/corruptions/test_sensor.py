@@ -142,6 +142,14 @@ def test_chains_are_their_parts_one_after_the_other(name):
     np.testing.assert_array_equal(apply(name, images(), draws, **given(name)), corrupt(name, **given(name)))
 
 
+def test_draws_of_a_chain_are_independent():
+    # Kills: one stream of randomness for two things: places of patches that can be read off the noise.
+    options = {"amplitude": 0.1, "patches": 8, "size": 3, "stripes": 8, "width": 2}
+    draws = corruptions.draw(keys(), SHAPE, name="noise+occlusion+stripes", severity=None, benchmark="sensor", **options)
+    first = np.stack([np.reshape(values, (3, -1))[:, :8] for values in draws.values()])
+    assert len(first) == 4 and len(np.unique(first)) == first.size
+
+
 def test_masks_come_last_so_they_stay_black():
     # Kills: Table 4's printed order taken for the order of work.
     for name in ("noise+occlusion", "down_up+occlusion", "down_up+stripes"):
@@ -188,6 +196,7 @@ def test_one_program_for_all_strengths_and_gradients():
         ("stripes", {"stripes": True}, "stripes must be a whole number"),
         ("down_up", {"scale": 0.02}, r"scale of down_up must be a number in \(0, 1\] that leaves 40x50 images a pixel, got 0.02"),
         ("down_up", {"scale": 3}, "scale of down_up must be"),
+        ("down_up", {"scale": True}, "scale of down_up must be"),
         ("noize+occlusion", {"std": 0.1}, "unknown corruption of sensor: 'noize'; did you mean 'noise'"),
         ("noise+noise", {"std": 0.1}, "each corruption may be in a chain once, got 'noise.noise'"),
         ("noise+stripes", {"std": 0.1, "size": 3}, "unknown option of the corruption 'noise.stripes': 'size'"),
