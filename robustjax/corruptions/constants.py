@@ -21,8 +21,8 @@ import numpy as np
 
 
 def _zooms(step: float, count: int) -> tuple[float, ...]:
-    """Returns the factors 1, 1 + step, ..., as numpy.arange makes them."""
-    return tuple((1 + step * np.arange(count)).tolist())
+    """Returns the factors 1, 1 + step, ..., bit by bit as numpy.arange makes them: 32.5 pixels round up or down by the last bit."""
+    return tuple((1 + (1 + step - 1) * np.arange(count)).tolist())
 
 
 # fmt: off

@@ -13,7 +13,21 @@ from robustjax.core.check import InputError, check_images, check_keys
 from robustjax.core.numerics import lift
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import ArrayLike
-from robustjax.corruptions import blur, cbar_fields, cbar_masks, cbar_warps, digital, frost, mnist, motion, noise, sensor, weather
+from robustjax.corruptions import (
+    blur,
+    cbar_fields,
+    cbar_masks,
+    cbar_warps,
+    digital,
+    elastic,
+    frost,
+    mnist,
+    motion,
+    noise,
+    sensor,
+    spatter,
+    weather,
+)
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.severity import check_severity, truncate
 
@@ -53,11 +67,19 @@ _COMMON: dict[str, Corruption] = {
     "shot_noise": Corruption(noise.shot_noise, noise.draw_shot_noise),
     "impulse_noise": Corruption(noise.impulse_noise, noise.draw_impulse_noise),
     "defocus_blur": Corruption(blur.defocus_blur),
+    "glass_blur": Corruption(blur.glass_blur, blur.draw_glass_blur),
+    "motion_blur": Corruption(motion.motion_blur, motion.draw_motion_blur),
+    "zoom_blur": Corruption(blur.zoom_blur),
     "snow": Corruption(weather.snow, weather.draw_snow, colour=True),
     "fog": Corruption(weather.fog, weather.draw_fog),
     "brightness": Corruption(weather.brightness),
     "contrast": Corruption(digital.contrast),
+    "elastic_transform": Corruption(
+        elastic.elastic_transform, elastic.draw_elastic_transform, elastic.check_elastic_transform, static=("affine_grid",)
+    ),
     "pixelate": Corruption(digital.pixelate),
+    "gaussian_blur": Corruption(blur.gaussian_blur),
+    "spatter": Corruption(spatter.spatter, spatter.draw_spatter, colour=True),
 }
 
 _CBAR: dict[str, Corruption] = {
@@ -89,14 +111,6 @@ TABLE: dict[str, dict[str, Corruption]] = {
         "zigzag": Corruption(mnist.zigzag, mnist.draw_zigzag),
         "canny_edges": Corruption(mnist.canny_edges),
     },
-    "sensor": {
-        "noise": Corruption(sensor.noise, sensor.draw_noise, sensor.check_noise, quantized=False),
-        "occlusion": Corruption(
-            sensor.occlusion, sensor.draw_occlusion, sensor.check_occlusion, quantized=False, static=("patches", "size")
-        ),
-        "down_up": Corruption(sensor.down_up, check=sensor.check_down_up, quantized=False, static=("scale",)),
-        "stripes": Corruption(sensor.stripes, sensor.draw_stripes, sensor.check_stripes, quantized=False, static=("stripes", "width")),
-    },
     "cifar_cbar": _CBAR
     | {
         "pinch_and_twirl": Corruption(cbar_warps.pinch_and_twirl, cbar_warps.draw_pinch_and_twirl),
@@ -114,6 +128,14 @@ TABLE: dict[str, dict[str, Corruption]] = {
         "plasma_noise": Corruption(cbar_fields.plasma_noise, cbar_fields.draw_plasma_noise, colour=True),
         "cocentric_sine_waves": Corruption(cbar_fields.cocentric_sine_waves, cbar_fields.draw_cocentric_sine_waves),
         "single_frequency_greyscale": Corruption(cbar_fields.single_frequency_greyscale, cbar_fields.draw_single_frequency_greyscale),
+    },
+    "sensor": {
+        "noise": Corruption(sensor.noise, sensor.draw_noise, sensor.check_noise, quantized=False),
+        "occlusion": Corruption(
+            sensor.occlusion, sensor.draw_occlusion, sensor.check_occlusion, quantized=False, static=("patches", "size")
+        ),
+        "down_up": Corruption(sensor.down_up, check=sensor.check_down_up, quantized=False, static=("scale",)),
+        "stripes": Corruption(sensor.stripes, sensor.draw_stripes, sensor.check_stripes, quantized=False, static=("stripes", "width")),
     },
 }
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from robustjax.core.check import InputError, is_concrete
 
@@ -36,7 +36,7 @@ def check_severity(severity: Any, *, name: str, severities: int = 5) -> Int[Arra
     return jnp.asarray(severity, jnp.int32)
 
 
-def pick(values: tuple | np.ndarray, severity: Int[Array, ""], dtype: Any) -> Float[Array, "..."]:
+def pick(values: tuple | np.ndarray, severity: Int[Array, ""], dtype: Any) -> Num[Array, "..."]:
     """Returns the entry of `values` (one for each severity) that belongs to `severity`, which is clipped to what there is."""
     table = jnp.asarray(np.asarray(values, np.float64), dtype)
     return jax.lax.dynamic_index_in_dim(table, jnp.clip(severity - 1, 0, len(table) - 1), keepdims=False)

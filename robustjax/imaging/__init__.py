@@ -4,12 +4,14 @@ Images are float (b, h, w, c); what each function asks of their range it says it
 """
 
 from robustjax.imaging.color import hsv_to_rgb, rgb_to_hsv
-from robustjax.imaging.filters import correlate, gaussian_matrix, gaussian_taps
+from robustjax.imaging.filters import correlate, gaussian_matrix, gaussian_taps, smooth
 from robustjax.imaging.motion import streak, streak_table, streak_taps
 from robustjax.imaging.noise_fields import plasma, plasma_draws
-from robustjax.imaging.resample import box_weights, clipped_zoom, separable, zoom_matrix, zoom_points
+from robustjax.imaging.resample import batch_first, batch_last, box_weights, clipped_zoom, separable, zoom_matrix, zoom_planes, zoom_points
 
 __all__ = [
+    "batch_first",
+    "batch_last",
     "box_weights",
     "clipped_zoom",
     "correlate",
@@ -20,9 +22,11 @@ __all__ = [
     "plasma_draws",
     "rgb_to_hsv",
     "separable",
+    "smooth",
     "streak",
     "streak_table",
     "streak_taps",
     "zoom_matrix",
+    "zoom_planes",
     "zoom_points",
 ]

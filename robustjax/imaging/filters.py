@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robustjax.core.check import InputError
+from robustjax.core.types import ArrayLike
 
 Border = Literal["nearest", "reflect", "mirror"]
 _PAD = {"nearest": "edge", "reflect": "symmetric", "mirror": "reflect"}  # names of scipy.ndimage to those of numpy
+_TOGETHER = 4  # pairs of taps added in one pass over memory
 
 
 def gaussian_taps(size: int, sigma: float | int) -> np.ndarray:
@@ -58,28 +60,80 @@ def gaussian_matrix(size: int, sigma: float | int, *, mode: Border = "nearest", 
     return matrix
 
 
-def correlate(images: Float[Array, "b h w c"], kernel: Float[Array, "k k"]) -> Float[Array, "b h w c"]:
-    """Correlates each channel with a kernel; beyond the border the image is mirrored without repeating its edge (reflect-101).
-
-    The kernel may be traced. Computed as a sum of shifted images, one kernel row after another: on CPUs that is about ten
-    times faster than a depthwise convolution, and it compiles in the same time for every size.
+def smooth(images: Float[Array, "b h w c"], taps: Float[ArrayLike, " k"], *, mode: Border = "nearest") -> Float[Array, "b h w c"]:
+    """Correlates rows, then columns, with the same symmetric taps: `gaussian_taps` make it scipy.ndimage.gaussian_filter.
 
     Args:
         images: any range.
-        kernel: odd size k, of the dtype of the images; k // 2 below both h and w. It is not flipped.
+        taps: an odd number k, symmetric, possibly traced; only the second half is read. Zeros at both ends change nothing, so
+            kernels of several lengths can share a program.
+        mode: what lies beyond the border, see `gaussian_matrix`.
+    """
+    b, h, w, c = images.shape
+    half = jnp.asarray(taps, images.dtype)[len(taps) // 2 :]
+    # Pixels of a row and their channels are one axis, so that inner loops are long and moving by a pixel is moving by c.
+    flat = _pad(images, len(half) - 1, 0, mode).reshape(b, -1, w * c)
+    rows = _sum_of_pairs(flat, half, h, axis=1).reshape(images.shape)
+    flat = _pad(rows, 0, len(half) - 1, mode).reshape(b, h, -1)
+    return _sum_of_pairs(flat, half, w, axis=2, stride=c).reshape(images.shape)
+
+
+def correlate(images: Float[Array, "b h w c"], kernel: Float[np.ndarray, "k k"], *, mode: Border = "mirror") -> Float[Array, "b h w c"]:
+    """Correlates each channel with a kernel that is the same when flipped, in either direction, as a disk is.
+
+    A sum of shifted images, pairs first, four columns of the kernel in each pass over memory: on CPUs far faster than a depthwise
+    convolution, and compiled in the same time for every size.
+
+    Args:
+        images: any range.
+        kernel: odd size k, k // 2 below both h and w; known when compiled.
+        mode: what lies beyond the border, see `gaussian_matrix`.
 
     Raises:
-        InputError: for an even kernel, or one that reaches over the whole image.
+        InputError: for an even kernel, one that reaches over the whole image, or one that is not symmetric.
     """
-    size, (h, w) = kernel.shape[0], images.shape[1:3]
-    reach = size // 2
+    (b, h, w, c), size, reach = images.shape, len(kernel), len(kernel) // 2
     if size % 2 == 0 or reach >= min(h, w):
         raise InputError(f"kernel must have an odd size with size // 2 below {min(h, w)} for images of {h}x{w}, got size {size}.")
-    padded = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
+    if (kernel != kernel[::-1]).any() or (kernel != kernel[:, ::-1]).any():
+        raise InputError("kernel must stay the same when flipped along each of its axes; this one does not.")
+    quarter = kernel[reach:, reach:].astype(np.float64)
+    quarter[0] /= 2  # the middle row, which is its own partner, is added twice
+    quarter = jnp.asarray(quarter, images.dtype)
+    padded = _pad(images, reach, reach, mode).reshape(b, h + 2 * reach, -1)
 
-    def add_row(i, total):
-        rows = jax.lax.dynamic_slice_in_dim(padded, i, h, axis=1)
-        taps = jax.lax.dynamic_index_in_dim(kernel, i, keepdims=False)
-        return total + sum(taps[j] * rows[:, :, j : j + w] for j in range(size))
+    def add_rows(i, total):
+        pair = sum(jax.lax.dynamic_slice_in_dim(padded, start, h, axis=1) for start in (reach - i, reach + i))
+        pair = jax.lax.optimization_barrier(pair)  # or XLA adds it up anew for every column
+        return total + _sum_of_pairs(pair, jax.lax.dynamic_index_in_dim(quarter, i, keepdims=False), w, axis=2, stride=c)
 
-    return jax.lax.fori_loop(0, size, add_row, jnp.zeros_like(images))
+    total = jax.lax.fori_loop(0, reach + 1, add_rows, jnp.zeros_like(images).reshape(b, h, w * c))
+    return total.reshape(images.shape)
+
+
+def _pad(images, rows, columns, mode):
+    return jnp.pad(images, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode=_PAD[mode])
+
+
+def _sum_of_pairs(padded, half, size, *, axis, stride=1):
+    """Returns half[0] x[i] + sum_j half[j] (x[i - j] + x[i + j]) for `size` pixels along an axis, padded by len(half) - 1."""
+    reach = len(half) - 1
+
+    def part(pixel):
+        return jax.lax.dynamic_slice_in_dim(padded, pixel * stride, size * stride, axis=axis)
+
+    total = half[0] * part(reach)
+    if not reach:
+        return total
+    passes = -(-reach // _TOGETHER)
+    together = -(-reach // passes)
+    half = jnp.pad(half, (0, passes * together - reach))
+
+    def add_pairs(i, total):
+        for j in range(together):
+            distance = passes * together - (i * together + j)  # far ones first, as scipy.ndimage adds them
+            inside = jnp.minimum(distance, reach)  # beyond it, half is 0
+            total += jax.lax.dynamic_index_in_dim(half, distance, keepdims=False) * (part(reach - inside) + part(reach + inside))
+        return total
+
+    return jax.lax.fori_loop(0, passes, add_pairs, total)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from robustjax.core.types import ArrayLike
+
 
 def box_weights(size: int, new_size: int) -> np.ndarray:
     """Returns the matrix (new_size, size), float64, that resizes one axis by a box filter as Pillow does.
@@ -61,11 +63,36 @@ def zoom_matrix(size: int, factor: float | int) -> np.ndarray:
     return (1 - weight[:, None]) * eye[low] + weight[:, None] * eye[low + 1]
 
 
-def clipped_zoom(
-    images: Float[Array, "b h w c"],
-    rows: tuple[Int[Array, " h"], Float[Array, " h"]],
-    columns: tuple[Int[Array, " w"], Float[Array, " w"]],
-) -> Float[Array, "b h w c"]:
+# (low, weight) of `zoom_points`.
+_Rows = tuple[Int[ArrayLike, " h"], Float[ArrayLike, " h"]]
+_Columns = tuple[Int[ArrayLike, " w"], Float[ArrayLike, " w"]]
+
+
+def batch_last(images: Float[Array, "b h w c"]) -> Float[Array, "h w bc"]:
+    """Returns (h, w, b c): the layout in which moving pixels about is copying long rows, whatever the move."""
+    b, h, w, c = images.shape
+    return images.transpose(1, 2, 0, 3).reshape(h, w, b * c)
+
+
+def batch_first(planes: Float[Array, "h w bc"], channels: int) -> Float[Array, "b h w c"]:
+    """Undoes `batch_last`."""
+    h, w, count = planes.shape
+    return planes.reshape(h, w, count // channels, channels).transpose(2, 0, 1, 3)
+
+
+def zoom_planes(planes: Float[Array, "h w k"], rows: _Rows, columns: _Columns) -> Float[Array, "h w k"]:
+    """As `clipped_zoom`, in the layout of `batch_last`."""
+    planes = jax.lax.optimization_barrier(_between(planes, rows, 0))  # or rows would be mixed anew for each column
+    return _between(planes, columns, 1)
+
+
+def _between(planes, points, axis):
+    low, weight = (jnp.asarray(values) for values in points)
+    below, above = (jnp.take(planes, low + i, axis=axis, mode="clip") for i in (0, 1))
+    return below + jnp.expand_dims(weight.astype(planes.dtype), (1 - axis, 2)) * (above - below)
+
+
+def clipped_zoom(images: Float[Array, "b h w c"], rows: _Rows, columns: _Columns) -> Float[Array, "b h w c"]:
     """Enlarges the middle of images by linear interpolation; the size stays. Linear, so the gradient is the transposed map.
 
     Args:
@@ -73,11 +100,7 @@ def clipped_zoom(
         rows: (low, weight) of `zoom_points` for the vertical axis, which may be traced.
         columns: those for the horizontal axis.
     """
-    for axis, (low, weight) in ((1, rows), (2, columns)):
-        below, above = (jnp.take(images, low + i, axis=axis, mode="clip") for i in (0, 1))
-        weight = jnp.expand_dims(weight, [i for i in range(4) if i != axis])
-        images = below + weight * (above - below)
-    return images
+    return batch_first(zoom_planes(batch_last(images), rows, columns), images.shape[-1])
 
 
 def separable(

@@ -23,13 +23,31 @@ def _impulse(state, image, constant):
     return {"hit": state.random_sample(image.shape), "salt": state.random_sample(image.shape)}
 
 
+def _glass(state, image, constant):
+    (h, w), (_, reach, rounds) = image.shape[:2], constant
+    offset = np.zeros((3, h, w, 2), int)  # no benchmark has more than three rounds
+    for i in range(rounds):
+        for y in range(h - reach, reach, -1):
+            for x in range(w - reach, reach, -1):
+                offset[i, y, x] = state.randint(-reach, reach, size=2)
+    return {"offset": offset}
+
+
+def _elastic(state, image, constant):
+    return {"affine": state.random_sample((3, 2)), "dx": state.random_sample(image.shape[:2]), "dy": state.random_sample(image.shape[:2])}
+
+
 # name -> (RandomState, image in [0, 1], severity's constant) -> the draws of `corruptions.apply` for it, in the official order.
 REPLAYS: dict[str, Callable] = {
     "gaussian_noise": lambda state, image, constant: {"normal": state.standard_normal(image.shape)},
     "shot_noise": lambda state, image, constant: {"counts": state.poisson(image * constant)},
     "impulse_noise": _impulse,
+    "glass_blur": _glass,
+    "motion_blur": lambda state, image, constant: {"uniform": state.random_sample()},
     "snow": lambda state, image, constant: {"normal": state.standard_normal(image.shape[:2]), "uniform": state.random_sample()},
     "fog": lambda state, image, constant: {"uniform": state.random_sample((1 << (len(image) - 1).bit_length()) ** 2 - 1)},
+    "elastic_transform": _elastic,
+    "spatter": lambda state, image, constant: {"normal": state.standard_normal(image.shape[:2])},
 }
 
 

@@ -7,25 +7,46 @@ import pytest
 import scipy.ndimage
 
 from robustjax.core import InputError
-from robustjax.imaging import correlate, gaussian_matrix, gaussian_taps
+from robustjax.imaging import correlate, gaussian_matrix, gaussian_taps, smooth
 
 
-@pytest.mark.parametrize("size", [1, 3, 7])
+@pytest.mark.parametrize("size", [1, 3, 9, 15])
 def test_correlate_is_scipys_with_mirrored_borders(size):
-    # Kills: a flipped or transposed kernel; an edge that is repeated; channels or images that mix; height taken for width.
+    # Kills: a transposed kernel; an edge that is repeated; the middle row twice or half; a last pass over columns that is lost or reads
+    # beyond the border; channels or images that mix; height taken for width.
     rng = np.random.default_rng(0)
-    images, kernel = rng.random((2, 9, 12, 3)), rng.random((size, size))
+    images, quarter = rng.random((2, 10, 12, 3)), rng.random((size // 2 + 1, size // 2 + 1))
+    kernel = np.pad(quarter, ((size // 2, 0), (size // 2, 0)), mode="reflect")
     with jax.enable_x64(True):
-        got = jax.jit(correlate)(jnp.asarray(images), jnp.asarray(kernel))
+        got = jax.jit(lambda images: correlate(images, kernel))(jnp.asarray(images))
     expected = scipy.ndimage.correlate(images, kernel[None, :, :, None], mode="mirror")
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-def test_correlate_refuses_what_it_cannot_mirror():
-    # Kills: a silent shift by half a pixel; a border that reads beyond the mirror image.
+def test_correlate_refuses_what_it_cannot_do():
+    # Kills: a silent shift by half a pixel; a border that reads beyond the mirror image; half of a kernel forgotten.
     for size in (2, 9):
         with pytest.raises(InputError, match="odd size with size // 2 below 4"):
-            correlate(jnp.zeros((1, 4, 8, 1)), jnp.ones((size, size)))
+            correlate(jnp.zeros((1, 4, 8, 1)), np.ones((size, size)))
+    for kernel in (np.eye(3), np.arange(9.0).reshape(3, 3)):
+        with pytest.raises(InputError, match="must stay the same when flipped"):
+            correlate(jnp.zeros((1, 4, 8, 1)), kernel)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "mirror"])
+@pytest.mark.parametrize("sigma", [0.05, 0.4, 1.3, 6.0])
+def test_smooth_is_scipys_gaussian_filter(sigma, mode):
+    # Kills: one axis only, or axes with different kernels; another border; taps lost or read beyond the padding when they do not fill
+    # the last pass; the wrong half of padded taps; float32 on the way; no derivative.
+    images = np.random.default_rng(0).random((2, 17, 26, 3))
+    reach = int(4 * sigma + 0.5)
+    taps = np.pad(gaussian_taps(2 * reach + 1, sigma), 2)
+    expected = scipy.ndimage.gaussian_filter(images, (0, sigma, sigma, 0), mode=mode)
+    with jax.enable_x64(True):
+        got, pull = jax.vjp(jax.jit(lambda images: smooth(images, taps, mode=mode)), jnp.asarray(images))
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+        # A linear map: <A x, A x> = <x, A^T A x>.
+        np.testing.assert_allclose(jnp.sum(got * got), jnp.sum(jnp.asarray(images) * pull(got)[0]), rtol=1e-12)
 
 
 def test_gaussian_taps():
