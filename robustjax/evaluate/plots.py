@@ -61,7 +61,7 @@ def _by_severity(axis, rows: list[dict], benchmark: str) -> None:
         means = [100 * statistics.fmean(values) for values in zip(*errors, strict=True)]
         clean = 100 - 100 * row["metrics"]["clean_accuracy"]["mean"]
         axis.plot(range(len(means) + 1), [clean, *means], "o-", color=COLOURS[i % len(COLOURS)])
-    axis.set(xlabel="severity (0: clean)", title="mean of the corruptions", ylim=(0, None))
+    axis.set(xlabel="severity (0: clean)", title="mean of the corruptions", ylim=(0, 1.05 * max(axis.get_ylim()[1], 1)))
 
 
 def _clean(axis, rows: list[dict]) -> None:
@@ -74,7 +74,8 @@ def _clean(axis, rows: list[dict]) -> None:
 def _attacked(axis, rows: list[dict], attacks: list[str]) -> None:
     for row, places, width, style in _bars(len(attacks), rows):
         spreads = [row["metrics"][name] for name in attacks]
-        axis.bar(places, [100 * s["mean"] for s in spreads], width, yerr=[100 * (s["std"] or 0) for s in spreads], capsize=3, **style)
+        deviation = None if spreads[0]["std"] is None else [100 * s["std"] for s in spreads]
+        axis.bar(places, [100 * s["mean"] for s in spreads], width, yerr=deviation, capsize=3, **style)
     _label(axis, [name.removesuffix("_error") for name in attacks])
     axis.set(title="under attack", ylim=(0, 100))
 

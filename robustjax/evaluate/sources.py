@@ -132,7 +132,8 @@ def described(items: Iterable[dict]) -> str:
     found, frost = set(), set()
     for item in items:
         options = item["options"]
-        found.add(options["files"] if item["kind"] == "files" else "generated, not the published files")
+        generated = "generated" if options["benchmark"] == SENSOR else "generated, not the published files"
+        found.add(options["files"] if item["kind"] == "files" else generated)
         if item["kind"] == "corruption" and options["name"] == FROST:
             frost.add(f"frost: own photographs, {options[PHOTOGRAPHS]}" if PHOTOGRAPHS in options else "frost: procedural ice")
     if len(found) > 1 or len(frost) > 1:

@@ -82,7 +82,7 @@ def _augmented(
 
     def computed() -> Iterator[Batch]:
         for batch in augmented.corrupted(dataset.train, parts, shape, read_ahead=read_ahead):
-            yield parallel.shard_rows(batch, mesh)
+            yield parallel.shard_rows(parallel.own_rows(batch), mesh)
 
     if len(parts) * len(parts[0].ids) * shape[0] * shape[1] * shape[2] > _KEPT_BYTES:
         return count, computed

@@ -144,7 +144,7 @@ def test_report_averages_over_seeds_and_prints_what_it_holds(three_runs, tmp_pat
     np.testing.assert_allclose(baseline["metrics"]["mce"]["std"], np.std(np.mean(errors, 1), ddof=1), rtol=1e-5)
     paths = report.write(made, tmp_path)
     text = paths[1].read_text()
-    assert report.markdown(json.loads(paths[0].read_text())) == text
+    assert report.markdown(json.loads(paths[0].read_text()), details=True) == text
     spread = baseline["metrics"]["mce"]
     assert f"| {100 * spread['mean']:.2f} ± {100 * spread['std']:.2f} |" in text
     assert "the command" in text and "24 test images" in text and paths[2].stat().st_size > 10_000

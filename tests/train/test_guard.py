@@ -60,8 +60,8 @@ def test_weights_broken_by_an_epoch_s_last_update_are_not_saved(tmp_path, monkey
     # Kills: looking at the training loss only, which is that before the update; naming a checkpoint that is still being written.
     real = select.make_validator
 
-    def make(experiment, mesh, data):
-        validate, calls = real(experiment, mesh, data), []
+    def make(experiment, mesh, data, quiet):
+        validate, calls = real(experiment, mesh, data, quiet=quiet), []
 
         def broken_later(params, batch_stats):
             calls.append(1)
