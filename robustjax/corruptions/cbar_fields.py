@@ -165,7 +165,7 @@ def cocentric_sine_waves(images: Images, draws: Draws, *, constants: tuple, seve
     column, row = ((position - n * centre[:, i, None]) for i in range(2))
     column, row = jnp.broadcast_arrays(column[:, None], row[:, :, None])
     distance = jnp.sqrt(row**2 + column**2) + amplitude * jnp.sin(frequency * jnp.arctan2(column, row))
-    rings = distance / jnp.maximum(ring, jnp.finfo(images.dtype).tiny)  # rings of width 0 would be NaN
+    rings = distance / jnp.where(ring > 0, ring, 1)
     saw = (rings - jnp.floor(rings) - 0.5)[..., None]
     return jnp.clip(images + (12.8 / 255) * pick(constants, severity, images.dtype) * saw, 0, 1)
 
@@ -180,7 +180,8 @@ def plasma_noise(images: Images, draws: Draws, *, constants: tuple, severity: In
 
     The coordinates (column, row) / scale are moved 4 to 6 times by a = (cos(row f + t/d), sin(column f + t/d)) / s plus 0.3 times
     a turned by 90 degrees, while f grows by 1.93, d by 1.15 and s by 2.25 - sharpness. Dark parts come out
-    black: z is not centred on grey. An image of one channel is treated as three equal ones. The gradient is 1 - w where nothing is clipped.
+    black: z has mean 0, not grey. An image of one channel is treated as three equal ones. The gradient is 1 - w where nothing is
+    clipped.
 
     Args:
         images: in [0, 1], square, of three channels.

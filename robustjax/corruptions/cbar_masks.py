@@ -5,6 +5,7 @@ image, so gradients are the share of the image that shows.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def _draw_sparkles(keys: Keys, count: tuple[int, ...]) -> Draws:
     }
 
 
-def _take_sparkles(draws: Draws, shape: tuple[int, ...], dtype) -> list[Array]:
+def _take_sparkles(draws: Draws, shape: tuple[int, ...], dtype: Any) -> list[Array]:
     """Returns the centres, the numbers of rays (int32, 50 to 199) and the normals of `shape` sparkles."""
     centre, rays, normal = take(draws, {"centre": (*shape, 2), "rays": shape, "length": (*shape, _MOST_RAYS)}, dtype)
     return [centre, 50 + jnp.floor(150 * rays).astype(jnp.int32), normal]
@@ -111,7 +112,7 @@ def draw_inverse_sparkles(keys: Keys, shape: tuple[int, ...]) -> Draws:
 def inverse_sparkles(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
     """1 + s (x - 1): white outside a star that shows a share s of the image, falling as distance^(-0.26 L).
 
-    Between neighbouring rays s dips to 3/4 on the rays themselves. The gradient is s.
+    On rays s is 3/4 of what it is half-way between them. The gradient is s.
 
     Args:
         images: in [0, 1], square.

@@ -61,7 +61,7 @@ def draw_pinch_and_twirl(keys: Keys, shape: tuple[int, ...]) -> Draws:
 
 
 def pinch_and_twirl(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
-    """Pinches and turns a disk in each of 3 x 3 cells (5 x 5 in images of side 224).
+    """Pinches and turns a disk in each of 3 x 3 cells (5 x 5 in images of side 224). Linear.
 
     Within radius r = side / 2 of a cell's middle, a pixel at distance d r shows what lies at distance d r sin(pi d / 2)^-a, turned
     by (1 - d)^2 pi L / 20, a = 0.1 + 0.04 L. Bilinear. Cells are n // k pixels wide, so the last n mod k rows and columns stay as
@@ -227,7 +227,7 @@ def transverse_chromatic_abberation(images: Images, draws: Draws, *, constants: 
     matrices = pick(_enlarging(constants, images.shape[1]), severity, images.dtype)[rank]  # (b, channel, n, n)
     images = jnp.einsum("bcij,bjxc->bcix", matrices, images, precision=_HIGHEST)
     images = jnp.clip(jnp.einsum("bckx,bcix->bikc", matrices, images, precision=_HIGHEST), 0, 1)
-    # Half a level less than needed for rounding goes to float32 error, so that ties go up there as well.
+    # The slack lets ties go up in spite of float32 rounding.
     return jnp.floor(images * 255 + (0.5 + 2.0**-14)) / 255 if quantize else images
 
 
@@ -270,9 +270,9 @@ def draw_caustic_refraction(keys: Keys, shape: tuple[int, ...]) -> Draws:
 def caustic_refraction(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
     """The picture through water waves, which also light it from one side.
 
-    With g the differences of a caustic light field between a pixel's two neighbours along rows and columns, light from straight above meets a
-    surface of normal v = (g, 1) / |(g, 1)| and is refracted to v' (sin = sin / 4); the pixel shows what lies n L / 20 times the
-    components of v' along the image away, bilinear, plus L / 5 times the sum of g along rows less that along columns.
+    With g the differences of a caustic light field between a pixel's two neighbours below and above, right and left, light from
+    straight above meets a surface of normal v = (g, 1) / |(g, 1)| and is refracted to v' (by Snell's law, index 4). The pixel
+    shows what lies n L / 20 times the components of v' along the image away, bilinear, plus L / 5 times (g down - g right).
     Slopes of cos > 0.999 do not refract. Accidents kept: the field and the image are black beyond the border, which gives borders
     steep slopes; ways are rounded to 1/1000 pixel. Linear in the image but for the last clip.
 
