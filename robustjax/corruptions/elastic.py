@@ -73,8 +73,8 @@ def elastic_transform(images: Images, draws: Draws, *, constants: tuple, severit
     def displaced(images):
         rows, columns = (pick(_smoothing(sigmas, size), severity, dtype) for size in (h, w))
         down, right = (_smooth(2 * field - 1, rows, columns) * alpha for field in (dy, dx))
-        top, down = _split(down, jnp.arange(h).reshape(1, h, 1))
-        left, right = _split(right, jnp.arange(w).reshape(1, 1, w))
+        top, down = _split(down, jnp.arange(h, dtype=jnp.int32).reshape(1, h, 1))
+        left, right = _split(right, jnp.arange(w, dtype=jnp.int32).reshape(1, 1, w))
         return bilinear_between(images, top, left, down, right, border="reflect")
 
     # A branch, not a product with 0: severities without displacement save the work, and the first map is not computed anew for
@@ -103,7 +103,7 @@ def _affine_places(corners: Float[Array, "b 3 2"], size: tuple[int, int], grid: 
 
     All of it is about what differs from the identity, I + F: that keeps float32 coordinates exact to 1e-6 pixels at 32x32.
     """
-    x, y = jnp.arange(size[1]).reshape(1, 1, -1), jnp.arange(size[0]).reshape(1, -1, 1)
+    x, y = jnp.arange(size[1], dtype=jnp.int32).reshape(1, 1, -1), jnp.arange(size[0], dtype=jnp.int32).reshape(1, -1, 1)
     ((xx, xy, x0), (yx, yy, y0)) = _inverse_affine(corners, size)
     real_x, real_y = x.astype(corners.dtype), y.astype(corners.dtype)
     if grid is None:

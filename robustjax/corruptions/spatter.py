@@ -79,7 +79,7 @@ def spatter(images: Float[Array, "b h w 3"], draws: Draws, *, constants: tuple, 
     return jnp.clip(levels * _LEVEL, 0, 1)
 
 
-def _light(drops: Field) -> tuple[Field, Field]:
+def _light(drops: Field) -> tuple[Field, Float[Array, "b 1 1"]]:
     """Returns how bright water shines, and how bright at the brightest pixel (1 where there are no drops at all)."""
     levels = jnp.floor(drops * 255).astype(jnp.int32) & 255
     rims = edges.canny(levels, low=50, high=150)

@@ -117,10 +117,12 @@ def distance(marked: Bool[Array, "b h w"], *, limit: int) -> Picture:
         padded = jnp.pad(result, ((0, 0), (reach, reach), (reach, reach)), constant_values=far)
         for j in range(table.shape[1]):
             row, column, cost = moves[i, j]
-            result = jnp.minimum(result, jax.lax.dynamic_slice(padded, (0, reach + row, reach + column), result.shape) + cost)
+            result = jnp.minimum(
+                result, jax.lax.dynamic_slice(padded, (jnp.zeros_like(row), reach + row, reach + column), result.shape) + cost
+            )
         return result
 
-    return jax.lax.fori_loop(0, len(table), relax, jnp.where(marked, 0, far))
+    return jax.lax.fori_loop(0, len(table), relax, jnp.where(marked, jnp.int32(0), jnp.int32(far)))
 
 
 def box_sum(picture: Picture) -> Picture:
@@ -150,12 +152,12 @@ def equalize(picture: Picture, *, levels: int) -> Picture:
     flat, total = picture.reshape(len(picture), -1), picture[0].size
     flat = jnp.pad(flat, ((0, 0), (0, -total % _STACKED)), constant_values=levels)  # counted nowhere
     stacks = flat.reshape(len(picture), _STACKED, 1, -1)
-    bounds = jnp.arange(levels).reshape(1, -1, 1)
+    bounds = jnp.arange(levels, dtype=jnp.int32).reshape(1, -1, 1)
     counts = sum((stacks[:, i] <= bounds).astype(jnp.int32) for i in range(_STACKED))
     below = jnp.sum(counts, axis=2)
     first = jnp.min(jnp.where(below > 0, below, total), axis=1, keepdims=True)  # pixels of the smallest level
     single = first == total
     factor = np.float32(255) / jnp.where(single, 1, total - first).astype(jnp.float32)
     table = jnp.rint(jnp.maximum(below - first, 0).astype(jnp.float32) * factor).astype(jnp.int32)
-    table = jnp.where(single, jnp.arange(levels)[None], table)
+    table = jnp.where(single, jnp.arange(levels, dtype=jnp.int32)[None], table)
     return jnp.take_along_axis(table, picture.reshape(len(picture), -1), axis=1, mode="promise_in_bounds").reshape(picture.shape)
