@@ -59,11 +59,13 @@ def assert_pictures(found: data.CorruptedSet, order: np.ndarray, pictures: np.nd
     for name, of_name in zip(NAMES, pictures, strict=True):
         for severity, expected in enumerate(of_name, 1):
             source = found.source(name, severity)
-            np.testing.assert_array_equal(source.labels, labels[order])
-            np.testing.assert_array_equal(source.images, expected[order])
-            got, got_labels = source.fetch(np.array([4, 1]))
-            np.testing.assert_array_equal(got, expected[order][[4, 1]])
-            np.testing.assert_array_equal(got_labels, labels[order][[4, 1]])
+            # Fetched before the split is loaded as a whole, and after.
+            for _ in range(2):
+                got, got_labels = source.fetch(np.array([4, 1]))
+                np.testing.assert_array_equal(got, expected[order][[4, 1]])
+                np.testing.assert_array_equal(got_labels, labels[order][[4, 1]])
+                np.testing.assert_array_equal(source.labels, labels[order])
+                np.testing.assert_array_equal(source.images, expected[order])
 
 
 def refused(root: Path, message: str, **changes) -> None:
@@ -98,6 +100,7 @@ def test_mnist_c(tmp_path):
     assert_pictures(found, np.arange(6), PICTURES[:, :1, ..., :1])
     np.testing.assert_array_equal(found.source("fog", None).images, PICTURES[0, 0, ..., :1])
     refused(tmp_path / "mnist_c", "have one severity; 5 are asked for")
+    refused(tmp_path / "mnist_c", "has 3 classes, the network has 10", severities=1, num_classes=10)
     np.save(tmp_path / "mnist_c" / "fog" / "test_labels.npy", LABELS[::-1])
     refused(tmp_path / "mnist_c", "other labels for glass_blur, elastic_transform than for fog", severities=1)
 
