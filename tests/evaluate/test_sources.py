@@ -110,6 +110,21 @@ def test_files_that_do_not_belong_are_refused_before_anything_is_measured(workdi
     assert "\n" not in str(caught.value)
 
 
+def test_files_of_one_strength(dataset, tmp_path):
+    # Kills: severities asked of MNIST-C, which has none; a folder with one corruption missing.
+    images, labels = dataset.test.fetch(np.arange(24))
+    for name in corruptions.NAMES["mnist_c"]:
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "test_images.npy", images)
+        np.save(tmp_path / name / "test_labels.npy", labels)
+    found, read = sources.from_files(suites._of("mnist_c"), tmp_path, dataset)
+    assert [item.name for item in found] == [f"files_mnist_c/{name}" for name in corruptions.NAMES["mnist_c"]]
+    np.testing.assert_array_equal(read("stripe", None).fetch(np.arange(24))[0], images)
+    (tmp_path / "stripe" / "test_images.npy").unlink()
+    with pytest.raises(InputError, match="stripe"):
+        sources.from_files(suites._of("mnist_c"), tmp_path, dataset)
+
+
 def items():
     """Returns those of a suite with frost in it."""
     return [suites.Item("clean", "clean", {}), *suites._of("tiny_imagenet_c")]
