@@ -7,7 +7,7 @@ import jax
 
 from robustjax import data, models
 from robustjax.core.check import InputError
-from robustjax.io import log
+from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
 
 
@@ -45,6 +45,7 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
             weights = state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}
             apply, _, _ = models.split(models.make(**meta["model"]))
             # Orbax gives an empty dict back as None.
+            meta = {**meta, "config": results.completed(meta["config"])}
             return Loaded(models.logits_fn(apply, weights["params"], weights["batch_stats"] or {}), step, meta)
         else:
             break

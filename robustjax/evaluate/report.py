@@ -72,7 +72,7 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
 
 def _summary(workdir: Path, found: list[dict]) -> dict:
     """Returns one run's numbers."""
-    config = results.read_json(workdir / "config.json")
+    config = results.completed(results.read_json(workdir / "config.json"))
     training = results.read_json(workdir / "training.json") or {}
     by_name = {result["name"]: result for result in found}
     clean = by_name["clean"]

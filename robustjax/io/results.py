@@ -42,9 +42,28 @@ def config_hash(config: dict) -> str:
 _MAY_DIFFER = (("data", "dir"), ("allow_slow",))
 
 
+# Keys that version 0.1 did not have, each with what it did.
+_ADDED = ((("selection",), {"data": "clean"}), (("evaluation", "reference"), "auto"), (("evaluation", "sensor"), {}))
+
+
+def completed(config: dict) -> dict:
+    """Returns a copy of a stored configuration with the keys that older versions lacked, so that their runs can still be measured.
+
+    >>> completed({"evaluation": {"sensor": {"a": 1}}})
+    {'evaluation': {'sensor': {'a': 1}, 'reference': 'auto'}, 'selection': {'data': 'clean'}}
+    """
+    config = canonical(config)
+    for (*parents, key), value in _ADDED:
+        inner = config
+        for parent in parents:
+            inner = inner.get(parent, {})
+        inner.setdefault(key, canonical(value))
+    return config
+
+
 def comparable(config: dict) -> dict:
     """Returns a copy of a configuration without the keys that do not change its numbers."""
-    config = canonical(config)
+    config = completed(config)
     for *parents, key in _MAY_DIFFER:
         inner = config
         for parent in parents:
