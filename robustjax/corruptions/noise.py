@@ -35,6 +35,24 @@ def gaussian_noise(images: Images, draws: Draws, *, constants: tuple, severity: 
     return jnp.clip(images + pick(constants, severity, images.dtype) * normal, 0, 1)
 
 
+def draw_speckle_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
+    """Returns {'normal': standard normals (b, h, w, c)}."""
+    return {"normal": normals(keys, shape[1:])}
+
+
+def speckle_noise(images: Images, draws: Draws, *, constants: tuple, severity: Int[Array, ""]) -> Images:
+    """clip(x + x c n, 0, 1), with n ~ N(0, 1) for each value: black stays black. The gradient is 1 + c n where nothing is clipped.
+
+    Args:
+        images: in [0, 1].
+        draws: {'normal': n}.
+        constants: standard deviation c at intensity 1, for each severity.
+        severity: which of them.
+    """
+    (normal,) = take(draws, {"normal": images.shape}, images.dtype)
+    return jnp.clip(images + images * (pick(constants, severity, images.dtype) * normal), 0, 1)
+
+
 def draw_shot_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
     """Returns {'normal': standard normals (b, h, w, c)}, whose ranks Φ(n) in (0, 1) decide the photon counts."""
     return {"normal": normals(keys, shape[1:])}

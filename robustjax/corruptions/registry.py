@@ -78,8 +78,11 @@ _COMMON: dict[str, Corruption] = {
         elastic.elastic_transform, elastic.draw_elastic_transform, elastic.check_elastic_transform, static=("affine_grid",)
     ),
     "pixelate": Corruption(digital.pixelate),
+    "jpeg_compression": Corruption(digital.jpeg_compression),
+    "speckle_noise": Corruption(noise.speckle_noise, noise.draw_speckle_noise),
     "gaussian_blur": Corruption(blur.gaussian_blur),
     "spatter": Corruption(spatter.spatter, spatter.draw_spatter, colour=True),
+    "saturate": Corruption(digital.saturate, colour=True),
 }
 
 _CBAR: dict[str, Corruption] = {

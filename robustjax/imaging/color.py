@@ -28,7 +28,8 @@ def rgb_to_hsv(images: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         4 + (red - green) / divisor,
         jnp.where(green == value, 2 + (blue - red) / divisor, (green - blue) / divisor),
     )
-    hue = jnp.where(grey, 0, jnp.mod(sixths / 6, 1))
+    # By one number XLA would divide as it multiplies by its reciprocal, which rounds otherwise.
+    hue = jnp.where(grey, 0, jnp.mod(sixths / jnp.where(grey, 1.0, 6.0).astype(images.dtype), 1))
     saturation = jnp.where(grey, 0, spread / jnp.where(grey, 1, value))
     return jnp.stack([hue, saturation, value], axis=-1)
 

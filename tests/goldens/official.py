@@ -42,6 +42,7 @@ REPLAYS: dict[str, Callable] = {
     "gaussian_noise": lambda state, image, constant: {"normal": state.standard_normal(image.shape)},
     "shot_noise": lambda state, image, constant: {"counts": state.poisson(image * constant)},
     "impulse_noise": _impulse,
+    "speckle_noise": lambda state, image, constant: {"normal": state.standard_normal(image.shape)},
     "glass_blur": _glass,
     "motion_blur": lambda state, image, constant: {"uniform": state.random_sample()},
     "snow": lambda state, image, constant: {"normal": state.standard_normal(image.shape[:2]), "uniform": state.random_sample()},

@@ -74,7 +74,7 @@ def test_values_before_truncation(name):
 @pytest.mark.parametrize("name", KNOWN)
 def test_float64(name):
     # Kills: kernels or constants cast to float32 on the way; slack in the truncation of float64; operations in another order.
-    # Compiled code multiplies by 1/6 for division by 6, which moves ties of the HSV round trip: 2 in 1000 there.
+    # Compiled code fuses products with sums, which moves ties of the HSV round trip: 2 in 1000 there.
     data = reference.load("corruptions_photos/cifar_c_32.npz")
     images = data["images"] / 255
     with jax.enable_x64(True):
