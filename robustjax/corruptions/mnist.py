@@ -266,7 +266,7 @@ def fog(images: Images, draws: Draws, *, constants: tuple) -> Images:
     size = _fog_size(images.shape[1])
     (uniform,) = take(draws, {"uniform": (len(images), plasma_draws(size))}, images.dtype)
     thickness, decay = jnp.asarray(constants[0], images.dtype)
-    return add_fog(images, plasma(uniform, size=size, decay=decay), thickness)
+    return add_fog(images, plasma(uniform, size=size, decay=decay, crop=images.shape[1]), thickness)
 
 
 def draw_spatter(keys: Keys, shape: Shape) -> Draws:

@@ -91,7 +91,7 @@ def fog(images: Float[Array, "b h w c"], draws: Draws, *, constants: tuple, seve
     size = _fog_size(*images.shape[1:3])
     (uniform,) = take(draws, {"uniform": (len(images), plasma_draws(size))}, images.dtype)
     thickness, decay = pick(constants, severity, images.dtype)
-    return add_fog(images, plasma(uniform, size=size, decay=decay), thickness)
+    return add_fog(images, plasma(uniform, size=size, decay=decay, crop=max(images.shape[1:3])), thickness)
 
 
 def add_fog(images: Float[Array, "b h w c"], field: Float[Array, "b s s"], thickness: Float[Array, ""]) -> Float[Array, "b h w c"]:
