@@ -204,7 +204,7 @@ def _decode(coefficients: Int[Array, "64 n"], sizes: list, h: int, w: int) -> tu
     """Returns luma (b, h, w) and chroma (b, h, 2, w), whole levels minus 128."""
     columns = _inverse([coefficients[u::_BLOCK] for u in range(_BLOCK)], _BITS - _EXTRA)
     blocks = _inverse([columns[:, v] for v in range(_BLOCK)], _BITS + _EXTRA + 3).reshape(_BLOCK * _BLOCK, -1)
-    return _from_blocks(jnp.clip(blocks, -128, 127), sizes, h, w)
+    return _from_blocks(blocks, sizes, h, w)
 
 
 def _decode_in_floats(coefficients: Float[Array, "64 n"], sizes: list, h: int, w: int) -> tuple[Array, Array | None]:
@@ -212,11 +212,12 @@ def _decode_in_floats(coefficients: Float[Array, "64 n"], sizes: list, h: int, w
     basis = np.cos(np.pi * k * (2 * j + 1) / 16) * np.where(k == 0, np.sqrt(1 / 8), 1 / 2)
     basis = jnp.asarray(basis, coefficients.dtype)
     coefficients = coefficients.reshape(_BLOCK, _BLOCK, -1)
-    blocks = jnp.einsum("kun,kv,lu->vln", coefficients, basis, basis, precision=jax.lax.Precision.HIGHEST)
+    blocks = jnp.einsum("kun,kv,ul->vln", coefficients, basis, basis, precision=jax.lax.Precision.HIGHEST)
     return _from_blocks(blocks.reshape(_BLOCK * _BLOCK, -1), sizes, h, w)
 
 
 def _from_blocks(blocks: Array, sizes: list, h: int, w: int) -> tuple[Array, Array | None]:
+    blocks = jnp.clip(blocks, -128, 127)
     b, h8, w8 = sizes[0]
     n = b * h8 * w8
     luma = blocks[:, :n].reshape(_BLOCK, _BLOCK, b, h8, w8)
