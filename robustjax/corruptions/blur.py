@@ -23,8 +23,8 @@ _NEGLIGIBLE = 1e-12  # weights below it change nothing but the time: products of
 def disk_kernel(radius: float | int, sigma: float | int) -> np.ndarray:
     """Returns a disk of `radius` pixels with sum 1, softened by a Gaussian of `sigma`; square, trimmed to where it is not 0.
 
-    The grid is mirrored at its rim (reflect-101) when softened, and sums are rounded to float32 where the published code
-    rounds them: a kernel whose sum is 1 - 1e-8 truncates white to level 254.
+    The grid is mirrored at its rim (reflect-101) when softened, an accident for radii above 8: the disk touches the rim, and its sum
+    becomes 1.01 or so. Sums are rounded to float32 where the published code rounds them: 1 - 1e-8 truncates white to level 254.
 
     >>> disk_kernel(1, 0.01)
     array([[0. , 0.2, 0. ],
@@ -49,7 +49,7 @@ def _branch(function: Callable, images: Array, constants: tuple, severity: Int[A
 
 
 def defocus_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity: Int[Array, ""]) -> Float[Array, "b h w c"]:
-    """Correlation with a softened disk, borders mirrored. Differentiable; the final clip only cuts rounding.
+    """Correlation with a softened disk, borders mirrored. Differentiable but where the clip cuts: see `disk_kernel` for its accident.
 
     Args:
         images: in [0, 1].
@@ -89,9 +89,10 @@ def zoom_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity: In
             differentiable; the final clip only cuts rounding.
     """
     planes, dtype = batch_last(images), jnp.float32 if quantize else images.dtype
-    # The number of images is traced: by a known one the compiler would not divide but multiply by its inverse, which is less exact.
+    total = _branch(functools.partial(_sum_of_zooms, dtype=dtype), planes, constants, severity)
     count = pick(tuple(len(factors) + 1 for factors in constants), severity, dtype)
-    mean = jnp.clip(_branch(functools.partial(_sum_of_zooms, dtype=dtype), planes, constants, severity) / count, 0, 1)
+    # Compiled, division by one number becomes multiplication by its inverse, which rounds differently; by many it stays what it is.
+    mean = jnp.clip(total / jnp.where(total >= 0, count, 1), 0, 1)
     if quantize:
         mean = jnp.floor(mean * 255).astype(images.dtype) / 255
     return batch_first(mean, images.shape[-1])
@@ -144,11 +145,13 @@ def glass_blur(
     reach, rounds = (pick(tuple(constant[i] for constant in constants), severity, jnp.int32) for i in (1, 2))
     offsets = _offsets(draws, images, reach, _rounds(constants))
     # What a round reads is what the round before has left at that place, so the places of all rounds are followed to the first.
-    places = jax.lax.fori_loop(1, rounds, lambda i, places: _at(places, _looked_at(*offsets(i), reach)), _looked_at(*offsets(0), reach))
+    places = jax.lax.fori_loop(
+        1, rounds, lambda i, places: _at(places.ravel(), _looked_at(*offsets(i), reach)), _looked_at(*offsets(0), reach)
+    )
     blur = functools.partial(_branch, lambda x, constant: smooth(x, _gaussian_taps(constant[0])), constants=constants, severity=severity)
 
     def after_the_first(blurred):
-        return blur(_at(blurred.reshape(-1, images.shape[-1]), places).reshape(images.shape))
+        return blur(_at(blurred.reshape(-1, images.shape[-1]), places))
 
     levels = jnp.floor(jax.lax.stop_gradient(images) * 255 + 0.5)
     blurred = after_the_first(_in_units(_truncated(levels, blur), images.dtype))
@@ -196,12 +199,12 @@ def _offsets(draws: Draws, images: Float[Array, "b h w c"], reach: Int[Array, ""
     return parts
 
 
-def _at(values, places):
-    return values.at[places].get(mode="promise_in_bounds")
+def _at(flat, places):
+    return flat.at[places].get(mode="promise_in_bounds")
 
 
-def _looked_at(dy: Int[Array, "b h w"], dx: Int[Array, "b h w"], reach: Int[Array, ""]) -> Int[Array, " bhw"]:
-    """Returns for each pixel of one round of glass_blur, in the flattened batch, which pixel before the round it becomes."""
+def _looked_at(dy: Int[Array, "b h w"], dx: Int[Array, "b h w"], reach: Int[Array, ""]) -> Int[Array, "b h w"]:
+    """Returns for each pixel of one round of glass_blur its source before the round, counted over the whole batch."""
     h, w = dy.shape[1:]
     dy, dx = (jnp.clip(offset, -reach, reach - 1) for offset in (dy, dx))  # further, a user's could leave the image or go in circles
     example, y, x = (jax.lax.broadcasted_iota(jnp.int32, dy.shape, axis) for axis in range(3))
@@ -214,7 +217,9 @@ def _looked_at(dy: Int[Array, "b h w"], dx: Int[Array, "b h w"], reach: Int[Arra
     # The source has already changed where it comes later in the image: what it became is then looked up, and marked by ~, which is
     # negative. Each step doubles the number of links that are followed; few chains have more than ten.
     changed = moved & ((dy > 0) | ((dy == 0) & (dx > 0))) & visited(y + dy, x + dx)
-    chains = jnp.where(changed, ~source, source).reshape(-1)
-    return jax.lax.while_loop(
-        lambda chains: jnp.any(chains < 0), lambda chains: jnp.where(chains < 0, _at(chains, jnp.maximum(~chains, 0)), chains), chains
-    )
+
+    def follow(chains):
+        # Shaped as the image is: as one line, reading the offsets above takes three times as long.
+        return jnp.where(chains < 0, _at(chains.ravel(), jnp.maximum(~chains, 0)), chains)
+
+    return jax.lax.while_loop(lambda chains: jnp.any(chains < 0), follow, jnp.where(changed, ~source, source))

@@ -10,27 +10,24 @@ from robustjax.core import InputError
 from robustjax.imaging import correlate, gaussian_matrix, gaussian_taps, smooth
 
 
-@pytest.mark.parametrize("size", [1, 3, 9, 15])
+@pytest.mark.parametrize("size", [1, 3, 7])
 def test_correlate_is_scipys_with_mirrored_borders(size):
-    # Kills: a transposed kernel; an edge that is repeated; the middle row twice or half; a last pass over columns that is lost or reads
-    # beyond the border; channels or images that mix; height taken for width.
+    # Kills: a flipped or transposed kernel; an edge that is repeated; taps lost where they do not fill the last pass; channels or
+    # images that mix; height taken for width.
     rng = np.random.default_rng(0)
-    images, quarter = rng.random((2, 10, 12, 3)), rng.random((size // 2 + 1, size // 2 + 1))
-    kernel = np.pad(quarter, ((size // 2, 0), (size // 2, 0)), mode="reflect")
+    images, kernel = rng.random((2, 9, 12, 3)), rng.random((size, size))
+    kernel[kernel < 0.2] = 0
     with jax.enable_x64(True):
         got = jax.jit(lambda images: correlate(images, kernel))(jnp.asarray(images))
     expected = scipy.ndimage.correlate(images, kernel[None, :, :, None], mode="mirror")
     np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-def test_correlate_refuses_what_it_cannot_do():
-    # Kills: a silent shift by half a pixel; a border that reads beyond the mirror image; half of a kernel forgotten.
+def test_correlate_refuses_what_it_cannot_mirror():
+    # Kills: a silent shift by half a pixel; a border that reads beyond the mirror image.
     for size in (2, 9):
         with pytest.raises(InputError, match="odd size with size // 2 below 4"):
             correlate(jnp.zeros((1, 4, 8, 1)), np.ones((size, size)))
-    for kernel in (np.eye(3), np.arange(9.0).reshape(3, 3)):
-        with pytest.raises(InputError, match="must stay the same when flipped"):
-            correlate(jnp.zeros((1, 4, 8, 1)), kernel)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "mirror"])
