@@ -16,33 +16,36 @@ def drawn(shape=(2, 24, 30), seed=0):
     return {"affine": rng.random((shape[0], 3, 2)), "dx": rng.random(shape), "dy": rng.random(shape)}
 
 
-def by_scipy(image, affine, dx, dy, constant):
-    """The recipe in NumPy and SciPy, with exact coordinates."""
+def by_scipy(image, affine, dx, dy, constant, grid=None):
+    """The recipe in NumPy and SciPy."""
     (h, w), (alpha, sigma, jitter) = image.shape[:2], constant
     third = min(h, w) // 3
     corners = np.array([h // 2, w // 2]) + third * np.array([[1, 1], [1, -1], [-1, -1]])
-    moved = corners + jitter * (2 * affine - 1)
-    matrix = np.linalg.solve(np.c_[moved, np.ones(3)], corners)  # (x', y', 1) @ matrix = (x, y)
+    moved = corners.astype(np.float32) + (jitter * (2 * affine - 1)).astype(np.float32)
+    matrix = np.linalg.solve(np.c_[moved.astype(float), np.ones(3)], corners)  # (x', y', 1) @ matrix = (x, y)
     y, x = np.indices((h, w))
-    columns, rows = np.moveaxis(np.stack([x, y, np.ones_like(x)], -1) @ matrix, -1, 0)
+    if grid is None:
+        columns, rows = (m[0] * x + m[1] * y + m[2] for m in matrix.T)
+    else:
+        fine = [np.rint(1024 * m[0] * x).astype(int) + np.rint(1024 * (m[1] * y + m[2])).astype(int) for m in matrix.T]
+        columns, rows = ((value + 512 // grid) // (1024 // grid) / grid for value in fine)
     smooth = lambda field: alpha * scipy.ndimage.gaussian_filter(2 * field - 1, sigma, mode="reflect", truncate=3)  # noqa: E731
     sampled = [scipy.ndimage.map_coordinates(channel, [rows, columns], order=1, mode="mirror") for channel in np.moveaxis(image, -1, 0)]
     places = [y + smooth(dy), x + smooth(dx)]
     return np.stack([scipy.ndimage.map_coordinates(channel, places, order=1, mode="reflect") for channel in sampled], -1)
 
 
-def test_is_the_recipe_in_scipy():
+@pytest.mark.parametrize("grid", [None, 32, 4])
+def test_is_the_recipe_in_scipy(grid):
     # Kills (on images that are not square, in float64): axes swapped anywhere; dx for dy; the map for its inverse; the wrong corner;
-    # a border mirrored the other way; the middle with its axes put right.
+    # a border mirrored the other way; the middle with its axes put right; a grid without its half step, or rounded once only.
     images, draws = np.random.default_rng(1).random((2, 24, 30, 2)), drawn()
     constant = (6.0, 2.0, 4.0)
     with jax.enable_x64(True):
         arrays = {name: jnp.asarray(value) for name, value in draws.items()}
-        got = elastic_transform(jnp.asarray(images), arrays, constants=(constant,), severity=jnp.int32(1), affine_grid=None)
-        steps = elastic_transform(jnp.asarray(images), arrays, constants=(constant,), severity=jnp.int32(1), affine_grid=512)
-    expected = [by_scipy(image, *(draws[name][i] for name in ("affine", "dx", "dy")), constant) for i, image in enumerate(images)]
-    np.testing.assert_allclose(got, expected, atol=1e-5)  # the corners are added in float32
-    np.testing.assert_allclose(steps, expected, atol=1e-2)
+        got = elastic_transform(jnp.asarray(images), arrays, constants=(constant,), severity=jnp.int32(1), affine_grid=grid)
+    expected = [by_scipy(image, *(draws[name][i] for name in ("affine", "dx", "dy")), constant, grid) for i, image in enumerate(images)]
+    np.testing.assert_allclose(got, expected, atol=1e-10)
 
 
 def test_nothing_moves():

@@ -55,6 +55,9 @@ def test_canny_follows_a_long_weak_edge():
     step[0, :3, 10:] = 255
     got = np.asarray(edges.canny(jnp.asarray(step), low=50, high=150))
     assert got[0, 10:].any(axis=1).all() and not got[1].any()
+    for low, high in ((80, 150), (50, 80)):  # to be at a threshold is not to be above it
+        got = np.asarray(edges.canny(jnp.asarray(step), low=low, high=high))
+        assert got[0, 10:].any() == (low < 80) and not got[1].any()
 
 
 def chamfer(dy, dx):
