@@ -24,9 +24,14 @@ def box_weights(size: int, new_size: int) -> np.ndarray:
     array([[0.5, 0.5, 0. , 0. ],
            [0. , 0. , 0.5, 0.5]])
     """
-    centres = (np.arange(new_size) + 0.5) * size / new_size
-    offsets = (np.arange(size) + 0.5 - centres[:, None]) / max(size / new_size, 1.0)
-    weights = ((offsets > -0.5) & (offsets <= 0.5)).astype(np.float64)
+    # In Pillow's order of operations: centres that come out on a border or just beside it are a matter of rounding.
+    scale = size / new_size
+    width = max(scale, 1.0)
+    centres = ((np.arange(new_size) + 0.5) * scale)[:, None]
+    pixels = np.arange(size)
+    within = (pixels >= (centres - 0.5 * width + 0.5).astype(int)) & (pixels < (centres + 0.5 * width + 0.5).astype(int))
+    offsets = (pixels - centres + 0.5) * (1.0 / width)
+    weights = (within & (offsets > -0.5) & (offsets <= 0.5)).astype(np.float64)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
