@@ -10,7 +10,7 @@ The law of the library: images are float (b, h, w, c) in [0, 1], and mean and st
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBPACKAGES = ("attacks", "augment", "core", "corruptions", "data", "evaluate", "imaging", "io", "losses", "metrics", "models", "train")
 
