@@ -63,7 +63,9 @@ def make_validator(experiment: Experiment, mesh: Mesh, data: tuple[Array, Array]
         else:
             results = (sums(params, batch_stats, batch.images, batch.labels, batch.mask) for batch in placed())
         correct = loss = 0.0
-        for batch_correct, batch_loss in list(results):
+        for result in results:
+            # Fetched before the next batch is begun: many that wait at once can block the devices of a CPU for ever.
+            batch_correct, batch_loss = jax.device_get(result)
             correct += float(batch_correct)
             loss += float(batch_loss)
         return correct / count, loss / count

@@ -96,6 +96,23 @@ def test_every_image_counts_once_and_however_it_is_read(monkeypatch):
     assert validated(selection__data="cbar") == resident
 
 
+@pytest.mark.parametrize("data", ["clean", "cbar"])
+@pytest.mark.parametrize("stream", ["auto", "always"])
+def test_one_batch_at_a_time(data, stream, monkeypatch):
+    # Kills: batches all begun before the first result is fetched, whose collectives block one another on the devices of a CPU.
+    happened = []
+    place, fetch = parallel.shard_rows, jax.device_get
+    experiment = build.build(tiny.config(selection__data=data, data__stream=stream, evaluation__batch_size=8))
+    mesh = parallel.data_mesh()
+    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    monkeypatch.setattr(select, "_KEPT_BYTES", 0)
+    validate = select.make_validator(experiment, mesh, feed.place(experiment, mesh), quiet=True)
+    monkeypatch.setattr(parallel, "shard_rows", lambda *given: happened.append("begun") or place(*given))
+    monkeypatch.setattr(jax, "device_get", lambda result: happened.append("fetched") or fetch(result))
+    validate(*state.evaluated(current))
+    assert len(happened) >= 4 and happened == ["begun", "fetched"] * (len(happened) // 2)
+
+
 def test_runs_select_on_corrupted_images_and_can_be_taken_up(tmp_path, monkeypatch):
     # Kills: selection on clean images; other corruptions after a resume; corruption again for a finished run.
     config = tiny.config(epochs=3, selection__data="cbar")
