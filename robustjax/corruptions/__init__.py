@@ -11,6 +11,8 @@ uniforms), `<name>` what they mean and which draws of the published code it take
 published files are (`quantize=False`: floats before that). Sums and means over severities are not here but in `metrics`.
 """
 
-from robustjax.corruptions.registry import NAMES, apply, corrupt, draw, nearest
+from robustjax.corruptions.options import check_benchmark, check_options, corruptible
+from robustjax.corruptions.registry import NAMES, apply, corrupt, draw
+from robustjax.corruptions.shapes import nearest
 
-__all__ = ["NAMES", "apply", "corrupt", "draw", "nearest"]
+__all__ = ["NAMES", "apply", "check_benchmark", "check_options", "corrupt", "corruptible", "draw", "nearest"]

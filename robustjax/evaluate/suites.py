@@ -3,11 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
 from robustjax import corruptions, metrics
-from robustjax.core import example_keys, registry
+from robustjax.core import registry
+from robustjax.corruptions import check_options
 
 SENSOR = "sensor"
 ONE_STRENGTH = ("mnist_c", SENSOR)  # benchmarks whose corruptions have no severities
@@ -31,9 +29,8 @@ def _clean(config: dict, shape: Shape) -> list[Item]:
     return [Item("clean", "clean", {})]
 
 
-def _of(benchmark: str) -> list[Item]:
-    if benchmark not in corruptions.NAMES:
-        raise registry.unknown("benchmark", benchmark, corruptions.NAMES)
+def _of(benchmark: str, shape: Shape) -> list[Item]:
+    corruptions.check_benchmark(benchmark, shape)
     names = corruptions.NAMES[benchmark]
     if benchmark in ONE_STRENGTH:
         return [Item(f"{benchmark}/{name}", "corruption", {"benchmark": benchmark, "name": name}) for name in names]
@@ -45,15 +42,15 @@ def _of(benchmark: str) -> list[Item]:
 
 
 def _corruptions(config: dict, shape: Shape) -> list[Item]:
-    return _of(config["evaluation"]["benchmark"])
+    return _of(config["evaluation"]["benchmark"], shape)
 
 
 def _cbar(config: dict, shape: Shape) -> list[Item]:
-    return _of(corruptions.nearest("cbar", *shape[:2]))
+    return _of(corruptions.nearest("cbar", *shape[:2]), shape)
 
 
 def _mnist_c(config: dict, shape: Shape) -> list[Item]:
-    return _of("mnist_c")
+    return _of("mnist_c", shape)
 
 
 def sensor_defaults(shape: Shape) -> dict[str, dict]:
@@ -81,7 +78,10 @@ def sensor_defaults(shape: Shape) -> dict[str, dict]:
 
 def _sensor(config: dict, shape: Shape) -> list[Item]:
     chosen = config["evaluation"]["sensor"] or sensor_defaults(shape)
-    return [Item(f"{SENSOR}/{name}", "corruption", {"benchmark": SENSOR, **options}) for name, options in chosen.items()]
+    found = [Item(f"{SENSOR}/{name}", "corruption", {"benchmark": SENSOR, **options}) for name, options in chosen.items()]
+    for item in found:
+        check_options(item.options, shape)
+    return found
 
 
 def _attacks(config: dict, shape: Shape) -> list[Item]:
@@ -117,32 +117,9 @@ def items(suite: str, config: dict, shape: Shape) -> list[Item]:
         if one not in SUITES:
             raise registry.unknown("suite", one, SUITES)
         found |= {item.name: item for part in SUITES[one] for item in part(config, shape)}
-    _check(list(found.values()), config, shape)
-    return list(found.values())
-
-
-def _check(chosen: list[Item], config: dict, shape: Shape) -> None:
-    corrupted = [item.options for item in chosen if item.kind == "corruption"]
-    benchmark = config["evaluation"]["benchmark"]
-    if any(options["benchmark"] == benchmark for options in corrupted):
+    if any(item.options.get("benchmark") == config["evaluation"]["benchmark"] for item in found.values()):
         reference_of(config)
-    # One of each benchmark will do: what the others want of images is the same. Sensors have options of their own.
-    one_each = {options["benchmark"]: options for options in reversed(corrupted)}
-    for options in [*one_each.values(), *(options for options in corrupted if options["benchmark"] == SENSOR)]:
-        check_options(options, shape)
-
-
-def check_options(options: dict, shape: Shape) -> None:
-    """Refuses options that a corruption does not take, or images that it cannot be computed for; traces it and computes nothing.
-
-    Raises:
-        InputError: in one line.
-    """
-
-    def trial():
-        return corruptions.corrupt(example_keys(jax.random.key(0), jnp.arange(1)), jnp.zeros((1, *shape)), **options)
-
-    jax.eval_shape(trial)
+    return list(found.values())
 
 
 def reference_of(config: dict) -> metrics.Reference | None:

@@ -54,7 +54,7 @@ def build(config: dict) -> Experiment:
         config["schedule"], lr=optimizer_settings["lr"], steps_per_epoch=order.steps_per_epoch, epochs=config["epochs"]
     )
     optimizer = schedules.optimizer(optimizer_settings, rate)
-    _check_evaluation(config["evaluation"])
+    _check_evaluation(config["evaluation"], dataset.image_shape)
     augmented.check(config["selection"]["data"], dataset.image_shape)
     description = _model(dataset, train_ids, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"])
@@ -109,12 +109,16 @@ def _split(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]
     return ids[train], ids[validation]
 
 
-def _check_evaluation(evaluation: dict) -> None:
+def _check_evaluation(evaluation: dict, shape: tuple[int, int, int]) -> None:
     """Refuses what the evaluation of the finished run would refuse; the checkpoint carries it along."""
     benchmark = evaluation["benchmark"]
     if benchmark not in corruptions.NAMES:
         raise registry.unknown("benchmark", benchmark, corruptions.NAMES)
     metrics.corruption_reference(evaluation["reference"], benchmark=benchmark, names=corruptions.NAMES[benchmark])
+    if corruptions.corruptible(shape):  # what no benchmark takes can be trained on all the same, for the suites clean and attacks
+        corruptions.check_benchmark(benchmark, shape)
+    for options in evaluation["sensor"].values():
+        corruptions.check_options({"benchmark": "sensor", **options}, shape)
 
 
 def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:

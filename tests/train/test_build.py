@@ -42,6 +42,11 @@ def test_moments_are_of_the_training_part_only():
         ({"evaluation__benchmark": "cifar_d"}, "unknown benchmark 'cifar_d'; did you mean 'cifar_c'"),
         ({"evaluation__reference": "alexnett"}, "unknown reference .*'alexnett'; did you mean 'alexnet'"),
         ({"evaluation__reference": "alexnet"}, "'alexnet' has errors on imagenet_c, not on cifar_c"),
+        ({"evaluation__benchmark": "mnist_c", "data__options": {"size": 16, "channels": 3}}, "made for grey images, these have 3 channels"),
+        ({"evaluation__benchmark": "sensor"}, "'sensor' has no strengths of its own"),
+        ({"evaluation__sensor": {"x": {"name": "occlusion", "size": 20}}}, "patches of 20x20 pixels are larger than the images, 16x16"),
+        ({"evaluation__sensor": {"x": {"name": "noise", "sdt": 0.1}}}, "unknown option .*'sdt'; did you mean 'std'"),
+        ({"evaluation__sensor": {"x": {"name": "down_up"}, "y": {"name": "strips"}}}, "'strips'; did you mean 'stripes'"),
         ({"selection__data": "cbar", "data__options": {"size": 12}}, "at least 16x16 pixels"),
         ({"data__name": "digit"}, "unknown data set 'digit'; did you mean 'digits'"),
         ({"batch_size": 65}, "a batch of 65 is larger than the training split of 64"),
@@ -56,6 +61,11 @@ def test_what_cannot_be_is_refused_in_one_line(change, message):
     with pytest.raises(InputError, match=message) as caught:
         build.build(tiny.config(**change))
     assert "\n" not in str(caught.value)
+
+
+def test_images_without_any_benchmark_can_be_trained_on():
+    # Kills: a refusal that no other setting could mend; suites without corruptions measure such networks.
+    assert build.build(tiny.config(data__options={"size": 12})).dataset.image_shape == (12, 12, 3)
 
 
 def test_quick_form_goes_on_with_digits_where_its_data_are_absent(tmp_path):
