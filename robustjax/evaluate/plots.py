@@ -1,39 +1,67 @@
 """Figures of a report."""
 
 import statistics
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 COLOURS = ("#4c6a92", "#d1603d", "#5b8c5a", "#8d6a9f", "#c2a33a", "#6b6b6b")
+_WIDE, _NARROW = 8.0, 3.2  # inches of a panel
 
 
 def overview(report: dict, path: str | Path) -> None:
-    """Draws errors, a colour for each row of the report: by corruption and by severity (a line for each benchmark), and under attack."""
+    """Writes the figure of a report to a file."""
+    import matplotlib.pyplot as plt
+
+    drawn = figure(report)
+    drawn.savefig(path, dpi=130)
+    plt.close(drawn)
+
+
+def figure(report: dict):
+    """Returns a figure of errors, a colour for each row of the report: by corruption and by severity (a line for each benchmark), and under attack.
+
+    There are panels for what was measured only.
+    """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     rows = report["rows"]
-    benchmarks = list(rows[0]["per_corruption"])
-    attacks = [name for name in rows[0]["metrics"] if name.startswith("pgd")]
-    lines = max(1, len(benchmarks))
-    figure, grid = plt.subplots(lines, 3, figsize=(14, 4.2 * lines), width_ratios=(2.8, 1, 1.1), layout="constrained", squeeze=False)
-    for axes, benchmark in zip(grid, benchmarks, strict=False):
-        _by_corruption(axes[0], rows, benchmark)
-        _by_severity(axes[1], rows, benchmark)
-    if attacks:
-        _attacked(grid[0][2], rows, attacks)
-    if not benchmarks:
-        _clean(grid[0][0], rows)
-    for axis in grid.flat:
-        if not axis.has_data():
-            axis.set_axis_off()
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="y", alpha=0.3)
-        axis.set_axisbelow(True)
+    lines = _panels(rows)
+    inches = max(7.0, *(sum(wide for wide, _ in line) for line in lines))
+    made = plt.figure(figsize=(inches, 4.2 * len(lines) + 0.6), layout="constrained")
+    for place, line in zip(made.add_gridspec(len(lines), 1), lines, strict=True):
+        inner = place.subgridspec(1, len(line), width_ratios=[wide for wide, _ in line])
+        for at, (_, draw) in zip(inner, line, strict=True):
+            axis = made.add_subplot(at)
+            draw(axis)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.grid(axis="y", alpha=0.3)
+            axis.set_axisbelow(True)
     colours = [Patch(color=COLOURS[i % len(COLOURS)], label=row["label"]) for i, row in enumerate(rows)]
-    figure.legend(handles=colours, loc="outside lower center", ncols=min(len(rows), 4), frameon=False, fontsize=9)
-    figure.suptitle("; ".join([report["title"], *report["notes"]]), fontsize=11)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    made.legend(handles=colours, loc="outside lower center", ncols=min(len(rows), 4), frameon=False, fontsize=9)
+    made.suptitle("\n".join(filter(None, ["; ".join([report["title"], *report["notes"]]), _origin(rows)])), fontsize=11)
+    return made
+
+
+def _panels(rows: list[dict]) -> list[list[tuple[float, Callable]]]:
+    """Returns the lines of the figure, each a list of panels: (width, what draws it)."""
+    lines = []
+    for benchmark, errors in rows[0]["per_corruption"].items():
+        lines.append([(_WIDE, partial(_by_corruption, rows=rows, benchmark=benchmark))])
+        if len(next(iter(errors.values()))) > 1:
+            lines[-1].append((_NARROW, partial(_by_severity, rows=rows, benchmark=benchmark)))
+    lines = lines or [[(_NARROW, partial(_clean, rows=rows))]]
+    attacks = [name for name in (f"{attack}_error" for attack in sorted(rows[0]["attacks"])) if name in rows[0]["metrics"]]
+    if attacks:
+        lines[0].append((_NARROW, partial(_attacked, rows=rows, attacks=attacks)))
+    return lines
+
+
+def _origin(rows: list[dict]) -> str:
+    """Returns what the corrupted images were: generated here, read from files, or both."""
+    found = {"generated" if source.startswith("generated") else "files" for row in rows for source in row["sources"].values()}
+    return f"corrupted images: {' and '.join(sorted(found, reverse=True))}" if found else ""
 
 
 def _bars(groups: int, rows: list[dict]):
@@ -55,9 +83,7 @@ def _by_corruption(axis, rows: list[dict], benchmark: str) -> None:
 
 def _by_severity(axis, rows: list[dict], benchmark: str) -> None:
     for i, row in enumerate(rows):
-        errors = list(row["per_corruption"][benchmark].values())
-        if len(errors[0]) == 1:
-            return
+        errors = row["per_corruption"][benchmark].values()
         means = [100 * statistics.fmean(values) for values in zip(*errors, strict=True)]
         clean = 100 - 100 * row["metrics"]["clean_accuracy"]["mean"]
         axis.plot(range(len(means) + 1), [clean, *means], "o-", color=COLOURS[i % len(COLOURS)])
