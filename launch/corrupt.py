@@ -8,7 +8,6 @@ Nothing here is needed for evaluation, which makes the same images as it goes; i
 """
 
 import ast
-import warnings
 
 import entry  # isort: skip
 from absl import flags
@@ -49,7 +48,6 @@ def main() -> None:
     from robustjax import data
     from robustjax.evaluate import export, sources
 
-    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
     dataset = data.make(_DATA.value, dir=_DATA_DIR.value, **options(_OPTION.value))
     done = export.export(
         dataset,

@@ -7,6 +7,7 @@ import itertools
 import os
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,12 +33,13 @@ def cache_compilations() -> None:
 
 
 def run(main) -> None:
-    """Runs a launcher: what a user can mend is printed in one line, with exit status 2."""
+    """Runs a launcher: what a user can mend is printed in one line, with exit status 2; warnings are one line too."""
 
     def wrapped(argv):
         # Orbax tells its steps and the tracebacks of its threads; what fails reaches us as an exception.
         logging.set_verbosity(logging.FATAL)
         cache_compilations()
+        warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
         try:
             main()
         except InputError as error:

@@ -7,7 +7,7 @@ python launch/sheet.py --benchmark=mnist_c --out=sheet.png                  on a
 
 import itertools
 import math
-import warnings
+from pathlib import Path
 
 import entry  # isort: skip
 from absl import flags
@@ -59,6 +59,21 @@ def cells(benchmark: str, shape: tuple[int, int, int], names: list[str]) -> list
     return [row[start : start + _COLUMNS] for start in range(0, len(row), _COLUMNS)]
 
 
+def writable(name: str) -> Path:
+    """Returns the path of the sheet, in a folder that is there; refuses forms that pictures cannot have, before anything is drawn."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    from robustjax.core.check import InputError
+    from robustjax.io import results
+
+    path, known = Path(name), sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise InputError(f"--out={name} must end in one of .{', .'.join(known)}; e.g. --out=sheet.png.")
+    with results.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def main() -> None:
     """Computes and draws the sheet."""
     import jax
@@ -70,15 +85,17 @@ def main() -> None:
 
     from robustjax import core, corruptions
     from robustjax.core import registry
-    from robustjax.io import log
+    from robustjax.io import log, results
 
-    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
     benchmark = _BENCHMARK.value
     if benchmark not in _SIZES:
         raise registry.unknown("benchmark", benchmark, _SIZES)
     images = picture("digit" if benchmark == "mnist_c" else _PHOTO.value, _SIZE.value or _SIZES[benchmark])
     keys = core.example_keys(jax.random.key(_SEED.value), jnp.arange(1))
     grid = cells(benchmark, images.shape[1:], _NAMES.value)
+    for options in (options for row in grid for *_, options in row if options):
+        corruptions.check_options({"benchmark": benchmark, **options}, images.shape[1:])
+    path = writable(_OUT.value)
     columns = max(map(len, grid))
     inches = min(2.2, max(1.0, images.shape[1] / 100))
     size = (columns * inches + 0.6, len(grid) * (inches + 0.18))
@@ -95,9 +112,10 @@ def main() -> None:
                 axis.set_title(title, fontsize=7, pad=2)
                 axis.set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
             show(sum(map(len, grid[: i + 1])))
-    figure.savefig(_OUT.value, dpi=max(100, math.ceil(1.1 * images.shape[1] / inches)))
+    with results.writing(path):
+        figure.savefig(path, dpi=max(100, math.ceil(1.1 * images.shape[1] / inches)))
     plt.close(figure)
-    print(_OUT.value)
+    print(path)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ DIGITS = "--config=configs/spider/digits.py:quick"
         ("train", ["--config", "configs/spider/digit.py", "--workdir={tmp}"], "did you mean 'configs/spider/digits.py'"),
         ("train", ["--config=configs/spider/digits.py", "--workdir={tmp}", "quick"], "unexpected argument 'quick'"),
         ("evaluate", ["--workdir={tmp}"], "Train first"),
+        ("sheet", ["--out={tmp}/new/sheet.bmp"], "--out={tmp}/new/sheet.bmp must end in one of ."),
+        ("sheet", ["--names=contrast", "--out={tmp}/new/sheet"], "must end in one of"),
+        ("sheet", ["--names=contrast,fogg", "--out={tmp}/new/sheet.png"], "unknown corruption of cifar_c: 'fogg'; did you mean 'fog'"),
     ],
 )
 def test_what_is_wrong_is_one_line(launcher, arguments, message, tmp_path):
@@ -45,6 +48,16 @@ def test_what_is_wrong_is_one_line(launcher, arguments, message, tmp_path):
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr and message.format(tmp=tmp_path) in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error: ")]) == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_warning_is_one_line_and_folders_are_made(tmp_path):
+    # Kills: a warning with the path and line of our code, or twice; a traceback after everything was drawn.
+    path = tmp_path / "new" / "sheet.pdf"
+    done = commands.run("sheet", "--benchmark=tiny_imagenet_c", "--size=32", "--names=contrast,brightness", f"--out={path}")
+    assert done.returncode == 0 and path.read_bytes()[:4] == b"%PDF", done.stderr
+    (warning,) = (line for line in done.stderr.splitlines() if "made for" in line)
+    assert warning.startswith("warning: the constants of tiny_imagenet_c were made for 64x64") and str(commands.ROOT) not in done.stderr
 
 
 def test_train_then_evaluate_prints_the_table(tmp_path):
