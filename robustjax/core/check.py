@@ -30,11 +30,14 @@ def is_concrete(*trees: Any) -> bool:
 def as_number(value: Any) -> float | None:
     """Returns a number of Python, NumPy or JAX whose value is known as a float; None for anything else, strings included.
 
-    >>> as_number(np.float32(0.5)), as_number(jax.numpy.int32(2)), as_number("8/255"), as_number([1.0])
-    (0.5, 2.0, None, None)
+    >>> as_number(np.float32(0.5)), as_number(jax.numpy.int32(2)), as_number("8/255"), as_number([1.0]), as_number([[1], [2, 3]])
+    (0.5, 2.0, None, None, None)
     """
     # In NumPy, which computes at once also where something else is being traced.
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of unequal length, PRNG keys
+        return None
     return float(array) if array.ndim == 0 and jnp.issubdtype(array.dtype, jnp.number) and not np.iscomplexobj(array) else None
 
 

@@ -4,11 +4,12 @@ Draws do not depend on the severity, so one draw serves all five: stronger noise
 """
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Int
 
 from robustjax.core.types import Keys
-from robustjax.corruptions.draws import Draws, normals, take, uniforms
+from robustjax.corruptions.draws import Draws, normals, take, uniforms, whole_numbers
 from robustjax.corruptions.severity import pick
 
 Images = Float[Array, "b h w c"]
@@ -53,6 +54,7 @@ def speckle_noise(images: Images, draws: Draws, *, constants: tuple, severity: I
     return jnp.clip(images + images * (pick(constants, severity, images.dtype) * normal), 0, 1)
 
 
+@whole_numbers(lambda draws, shape: {"counts": (0, np.inf)})
 def draw_shot_noise(keys: Keys, shape: tuple[int, ...]) -> Draws:
     """Returns {'normal': standard normals (b, h, w, c)}, whose ranks Φ(n) in (0, 1) decide the photon counts."""
     return {"normal": normals(keys, shape[1:])}
@@ -91,12 +93,15 @@ def poisson_quantile(normal: Float[Array, "..."], rate: Float[Array, "..."]) -> 
         rate: at least 0.
     """
     small, large = jnp.minimum(rate, _SMALL_RATE), jnp.maximum(rate, _SMALL_RATE)
-    rank, term = ndtr(normal), jnp.exp(-small)
-    total, exact = term, jnp.zeros_like(rate)
+    above, terms = ndtr(-normal), [jnp.exp(-small)]
     for n in range(1, _TERMS):
-        exact = jnp.where(rank > total, n, exact)  # the sums grow, so the last term that is passed counts
-        term = term * (small / n)
-        total = total + term
+        terms.append(terms[-1] * (small / n))
+    # Counted are the n with P(N >= n) > 1 - Φ(normal), summed from the smallest term on: sums from below would round to 1 in float32
+    # long before the last n.
+    tail = exact = jnp.zeros_like(small)
+    for term in terms[:0:-1]:
+        tail = tail + term
+        exact = exact + jnp.where(tail > above, 1, 0)
     root, square = jnp.sqrt(large), normal**2
     expansion = large + normal * root + (square + 2) / 6 - normal * (square + 2) / (72 * root)
     expansion = expansion + (square * square / 270 + 7 * square / 810 - 8 / 405) / large

@@ -34,7 +34,8 @@ class Ice(NamedTuple):
 
 
 # Sizes are those of the published benchmark's five photographs; means and deviations were measured from what the published code made
-# of them at 32x32, (output - weight x image) / weight of the ice, places weighted as they are chosen. The other numbers were chosen so that the spectra agree as well.
+# of them at 32x32, (output - weight x image) / weight of the ice, places weighted as they are chosen. The other numbers were chosen so
+# that the spectra agree as well.
 KINDS = (
     Ice((600, 900), (76.7, 148.1, 164.8), (27.8, 16.3, 14.8), 0.57, 0.85, 0.15, 0.35, 0.15, 0.4, 1.0),
     Ice((315, 560), (198.7, 203.2, 212.5), (19.6, 20.3, 21.1), 0, 0.75, 0.3, 0.5, 0.1, 0.3, 1.0),

@@ -37,6 +37,16 @@ def test_poisson_quantile_is_scipys(rate):
     assert density[got != expected].sum() < (4e-4 if rate >= 10 else 1e-12) and abs(got - expected).max() <= 1
 
 
+def test_poisson_quantile_of_rare_normals_in_float32():
+    # Kills: ranks that are 1 in float32 and pass every term (35 photons); sums that stay below or reach 1 too early; tails off by one.
+    rates = np.array([0.01, 0.3, 1, 3, 5, 8, 9.99], np.float32)
+    for normal in (4.9, 5.1, 5.5, 6.0):
+        got = poisson_quantile(jnp.full(rates.shape, normal, jnp.float32), jnp.asarray(rates))
+        expected = scipy.stats.poisson.isf(scipy.stats.norm.sf(normal), rates)
+        assert got.dtype == jnp.float32
+        np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize("rate", [0.5, 8.0, 12.0, 300.0])
 def test_poisson_counts_in_float32(rate):
     # Kills: a rank that loses its upper tail in float32 beyond what a million counts can show.
