@@ -6,15 +6,16 @@ Which corruptions there must be is the caller's to say, for instance corruptions
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
 from robustjax.core.check import InputError
-from robustjax.data import tfds
+from robustjax.data import digest, tfds
 from robustjax.data.encoded import RESIDENT_BYTES, FileSource, one_line, tracked
 from robustjax.data.source import ArraySource, Dataset, Labels, Source
 
@@ -22,15 +23,27 @@ MANIFEST = "robustjax.json"  # launch/corrupt.py leaves it beside the files that
 
 
 class CorruptedSet(NamedTuple):
-    """A complete set on disk. `source(name, severity)` opens one split; severity None stands for the only one."""
+    """A complete set on disk. `source(name, severity)` opens one split; severity None stands for the only one.
+
+    `digest(name, severity)` is another one as soon as any file of the split is: it is of all bytes of arrays, and of the names,
+    sizes and times of change of other files, which would take hours to read.
+    """
 
     provenance: str  # for results and tables, e.g. 'files: CIFAR-10-C (.npy)'
     layout: str  # 'npy', 'mnist_c', 'folders' or 'tfds'
     source: Callable[[str, int | None], Source]
+    digest: Callable[[str, int | None], str]
 
 
 def corrupted(
-    dir: str, *, names: Sequence[str], severities: int, num_classes: int, class_names: Sequence[str] = (), size: int = 0
+    dir: str,
+    *,
+    names: Sequence[str],
+    severities: int,
+    num_classes: int,
+    class_names: Sequence[str] = (),
+    size: int = 0,
+    written_for: Mapping[str, str] = MappingProxyType({}),
 ) -> CorruptedSet:
     """Opens a corrupted set after checking that nothing is missing. Its layout is found out:
 
@@ -38,7 +51,8 @@ def corrupted(
                   CIFAR-10-C, CIFAR-100-C, CIFAR-10-C-bar
         mnist_c   <dir>/<name>/test_images.npy, uint8 (n, h, w, 1), and test_labels.npy (n,)
         folders   <dir>/<name>/<severity>/<class>/*.JPEG or .png, severities by number: Tiny-ImageNet-C, ImageNet-C and -C-bar. The
-                  classes are numbered as in class_names if the folders have those names, else in alphabetical order
+                  classes are numbered as in class_names. Without those: by number if the folders are called by numbers, in
+                  alphabetical order if by wnids as n01440764
         tfds      prepared cifar10_corrupted, mnist_corrupted or imagenet2012_corrupted, in <dir> or at <dir>
 
     Args:
@@ -48,21 +62,23 @@ def corrupted(
         num_classes: of the network that is to be measured.
         class_names: of the network's classes, in their order.
         size: side of the images that the network takes; 0 for any.
+        written_for: what a set that launch/corrupt.py wrote must not say otherwise, e.g. {'benchmark': 'cifar_c', 'split': 'test'}:
+            corruptions of several benchmarks have the same names.
 
     Raises:
-        InputError: for missing corruptions or severities, images and labels that do not belong together, another number of
-            classes or another size. Never anything half.
+        InputError: for missing corruptions or severities, images and labels that do not belong together, other classes, another
+            size, or a set that was written for something else. Never anything half.
     """
     root = Path(dir).expanduser().absolute()
     if not root.is_dir():
         raise InputError(f"no corrupted set: there is no folder {root}; unpack the published files, or write them with launch/corrupt.py.")
     if not names:
         raise InputError(f"no corruptions are asked for in {root}; name at least one.")
-    request = _Request(root, tuple(names), severities, num_classes, tuple(class_names), size, _manifest(root))
+    request = _Request(root, tuple(names), severities, num_classes, tuple(class_names), size, _manifest(root, written_for))
     for layout, (is_there, open_layout) in _LAYOUTS.items():
         if is_there(request):
-            title, source = open_layout(request)
-            return CorruptedSet(f"files: {title}", layout, _guarded(request, source))
+            title, source, digest_of = open_layout(request)
+            return CorruptedSet(f"files: {title}", layout, _guarded(request, source), _guarded(request, digest_of))
     there = _listed(sorted(path.name for path in root.iterdir())) or "nothing"
     raise InputError(f"{root} holds no corrupted set of a known layout, such as {names[0]}.npy with labels.npy; it holds {there}.")
 
@@ -79,31 +95,40 @@ class _Request(NamedTuple):
     manifest: dict
 
 
-_Opened = tuple[str, Callable[[str, int], Source]]  # what tables call it, and its splits
+_Opened = tuple[str, Callable[[str, int], Source], Callable[[str, int], str]]  # what tables call it, its splits, their digests
 
 
-def _manifest(root: Path) -> dict:
-    """Returns what launch/corrupt.py wrote about the set; empty for sets of others."""
+def _manifest(root: Path, written_for: Mapping[str, str]) -> dict:
+    """Returns what launch/corrupt.py wrote about the set, empty for sets of others; refuses one that was written for something else."""
     try:
         found = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    found = found if isinstance(found, dict) else {}
+    # 'cifar10:3.0.2' is cifar10.
+    wrong = [k for k, wanted in written_for.items() if str(found.get(k, wanted)).partition(":")[0] != wanted.partition(":")[0]]
+    if wrong:
+        said = ", ".join(f"{key} {found[key]!r} in place of {written_for[key]!r}" for key in wrong)
+        raise InputError(f"{root} was written for something else: {said} (see {MANIFEST} in it); write a set with launch/corrupt.py.")
+    return found
 
 
 def _title(request: _Request, kind: str) -> str:
-    written = f", written by robustjax {request.manifest['robustjax']}" if "robustjax" in request.manifest else ""
-    return f"{request.root.name} ({kind}{written})"
+    about, said = request.manifest, [kind]
+    if "robustjax" in about:
+        said += [f"written by robustjax {about['robustjax']}", f"benchmark {about.get('benchmark')}", f"seed {about.get('seed')}"]
+        said += [str(about.get("frost"))] if "frost" in request.names else []
+    return f"{request.root.name} ({', '.join(said)})"
 
 
-def _guarded(request: _Request, source: Callable[[str, int], Source]) -> Callable[[str, int | None], Source]:
-    def opened(name: str, severity: int | None) -> Source:
+def _guarded(request: _Request, opens: Callable[[str, int], Any]) -> Callable[[str, int | None], Any]:
+    def opened(name: str, severity: int | None) -> Any:
         if name not in request.names:
             raise InputError(f"{name!r} is not among the corruptions that {request.root} was opened for: {', '.join(request.names)}.")
         severity = 1 if severity is None and request.severities == 1 else severity
         if severity not in range(1, request.severities + 1):
             raise InputError(f"severity of {name!r} in {request.root} must be from 1 to {request.severities}, got {severity!r}.")
-        return source(name, severity)
+        return opens(name, severity)
 
     return opened
 
@@ -129,6 +154,20 @@ def _check_classes(request: _Request, present: int, whose: str) -> None:
         raise InputError(f"{whose} has {present} classes, the network has {request.num_classes}; take the set that belongs to its data.")
 
 
+def _check_labels(request: _Request, labels: Labels) -> None:
+    _check_classes(request, len(np.unique(labels)), str(request.root))
+    if labels.min() < 0 or labels.max() >= request.num_classes:
+        raise InputError(
+            f"{request.root} has labels from {labels.min()} to {labels.max()}; those of {request.num_classes} classes must lie from 0 to "
+            f"{request.num_classes - 1}."
+        )
+
+
+def _check_size(request: _Request, height: int, width: int, whose: str) -> None:
+    if request.size and (height, width) != (request.size, request.size):
+        raise InputError(f"{whose} holds images of {height}x{width}, the network takes {request.size}x{request.size}.")
+
+
 # Arrays: opened as memory maps, so only what is asked for is read.
 
 
@@ -139,7 +178,7 @@ def _array(path: Path) -> np.ndarray:
         raise InputError(f"{path} cannot be read as an array ({error}); copy or download it again.") from error
 
 
-def _image_array(path: Path, count: int, size: int) -> UInt8[np.ndarray, "n h w c"]:
+def _image_array(request: _Request, path: Path, count: int) -> UInt8[np.ndarray, "n h w c"]:
     """Returns the images of a file after checking what kind of array they are, how many, and of what size."""
     images = _array(path)
     images = images[..., None] if images.ndim == 3 else images
@@ -147,8 +186,7 @@ def _image_array(path: Path, count: int, size: int) -> UInt8[np.ndarray, "n h w 
         raise InputError(f"{path} must hold uint8 images (n, h, w, 1 or 3), it holds {images.dtype} {images.shape}.")
     if len(images) != count:
         raise InputError(f"{path} holds {len(images)} images, its labels say {count}; copy or download both again.")
-    if size and images.shape[1:3] != (size, size):
-        raise InputError(f"{path} holds images of {images.shape[1]}x{images.shape[2]}, the network takes {size}x{size}.")
+    _check_size(request, *images.shape[1:3], str(path))
     return images
 
 
@@ -164,20 +202,22 @@ def _open_npy(request: _Request) -> _Opened:
     _require(root, [root / "labels.npy", *(root / f"{name}.npy" for name in request.names)], "files")
     labels = _label_array(root / "labels.npy")
     count, rest = divmod(len(labels), severities)
-    if rest or (labels.reshape(severities, count) != labels[:count]).any():
-        raise InputError(
-            f"{root / 'labels.npy'} must hold the same labels {severities} times, once a severity; it holds {len(labels)} others."
-        )
-    _check_classes(request, len(np.unique(labels)), str(root))
-    shapes = {name: _image_array(root / f"{name}.npy", len(labels), request.size).shape for name in request.names}
+    must = f"{root / 'labels.npy'} must hold the same labels {severities} times, once a severity"
+    if rest:
+        raise InputError(f"{must}; it holds {len(labels)} labels, which is no multiple of {severities}.")
+    differ = np.flatnonzero((labels.reshape(severities, count) != labels[:count]).any(axis=1))
+    if len(differ):
+        raise InputError(f"{must}; those of severity {differ[0] + 1} differ from those of severity 1.")
+    _check_labels(request, labels)
+    shapes = {name: _image_array(request, root / f"{name}.npy", len(labels)).shape for name in request.names}
     _check_one_shape(root, shapes)
 
     def source(name: str, severity: int) -> Source:
         part = slice((severity - 1) * count, severity * count)
-        images = _image_array(root / f"{name}.npy", len(labels), request.size)
+        images = _image_array(request, root / f"{name}.npy", len(labels))
         return ArraySource(images[part], labels[part], name=f"{name}, severity {severity}, in {root}")
 
-    return _title(request, ".npy"), source
+    return _title(request, ".npy"), source, lambda name, severity: digest.contents(source(name, severity))
 
 
 def _open_mnist_c(request: _Request) -> _Opened:
@@ -191,13 +231,13 @@ def _open_mnist_c(request: _Request) -> _Opened:
     wrong = [name for name in request.names if not np.array_equal(labels[name], first)]
     if wrong:
         raise InputError(f"{root} has other labels for {_listed(wrong)} than for {request.names[0]}; copy or download it again.")
-    _check_classes(request, len(np.unique(first)), str(root))
-    _check_one_shape(root, {name: _image_array(root / name / files[0], len(first), request.size).shape for name in request.names})
+    _check_labels(request, first)
+    _check_one_shape(root, {name: _image_array(request, root / name / files[0], len(first)).shape for name in request.names})
 
     def source(name: str, severity: int) -> Source:
-        return ArraySource(_image_array(root / name / files[0], len(first), request.size), first, name=f"{name} in {root}")
+        return ArraySource(_image_array(request, root / name / files[0], len(first)), first, name=f"{name} in {root}")
 
-    return _title(request, ".npy"), source
+    return _title(request, ".npy"), source, lambda name, severity: digest.contents(source(name, severity))
 
 
 def _check_one_shape(root: Path, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -219,6 +259,7 @@ def _has_mnist_c(request: _Request) -> bool:
 
 _IMAGES = (".jpeg", ".jpg", ".png", ".bmp")
 _NUMBER = re.compile(r"\d+(\.\d+)?")
+_WNID = re.compile(r"n\d+")
 
 
 def _open_folders(request: _Request) -> _Opened:
@@ -236,17 +277,17 @@ def _open_folders(request: _Request) -> _Opened:
             raise InputError(
                 f"{folder} and {first} hold other images, {len(differing)} are in one only: {_listed(differing, 3)}; nothing is evaluated."
             )
-    shape = (request.size or None, request.size or None, _channels(first / files[0]))
+    shape = _shape(first / files[0])
+    _check_size(request, *shape[:2], str(first))
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
 
     def source(name: str, severity: int) -> Source:
         folder = folders[name, severity]
-        options = {"shape": shape, "square": bool(request.size), "resident_bytes": RESIDENT_BYTES}
-        return FileSource([folder / file for file in files], labels, name=str(folder), **options)
+        return FileSource([folder / file for file in files], labels, name=str(folder), shape=shape, resident_bytes=RESIDENT_BYTES)
 
     kind = "JPEG" if files[0].lower().endswith((".jpeg", ".jpg")) else "PNG" if files[0].lower().endswith(".png") else "BMP"
-    return _title(request, kind), source
+    return _title(request, kind), source, lambda name, severity: digest.stamps(folders[name, severity])
 
 
 def _severity_folders(request: _Request, name: str) -> list[Path]:
@@ -274,12 +315,18 @@ def _images_in(folder: Path) -> list[str]:
 
 def _classes(request: _Request, there: list[str]) -> list[str]:
     """Returns the names of the class folders in the order of their labels."""
+    named = not all(name.isdigit() for name in request.class_names)  # TFDS calls classes without names '0', '1', ...
     if "classes" in request.manifest:
         classes = list(request.manifest["classes"])
     elif set(there) & set(request.class_names):
         classes = list(request.class_names)
-    else:
+    elif not named and all(name.isdigit() for name in there):
+        classes = there = sorted(there, key=int)
+    elif not named and all(map(_WNID.fullmatch, there)):
         classes = there
+    else:
+        wanted = f"as the network's classes, {_listed(request.class_names)}" if named else "by the numbers of the classes, from 0"
+        raise InputError(f"{request.root} has class folders of which the numbers are not known: {_listed(there)}; name them {wanted}.")
     strange = sorted(set(there) - set(classes))
     if strange:
         raise InputError(f"{request.root} has class folders that are no class of the network: {_listed(strange)}.")
@@ -287,12 +334,12 @@ def _classes(request: _Request, there: list[str]) -> list[str]:
     return classes
 
 
-def _channels(file: Path) -> int:
+def _shape(file: Path) -> tuple[int, int, int]:
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            return 1 if image.mode == "L" else 3
+            return image.height, image.width, 1 if image.mode == "L" else 3
     except OSError as error:
         raise InputError(f"{file} cannot be decoded: {one_line(error)}.") from error
 
@@ -317,7 +364,7 @@ def _open_tfds(request: _Request) -> _Opened:
         return f"{title}/{name}" + (f"_{severity}" if severities > 1 else "")
 
     def opened(name: str, severity: int) -> Dataset:
-        return tfds.prepared(config(name, severity), dir=str(base), train=split, test=split, size=request.size)
+        return tfds.prepared(config(name, severity), dir=str(base), train=split, test=split)
 
     every = [(name, severity) for name in request.names for severity in range(1, severities + 1)]
     _require(base, [base / config(*one) for one in every], "prepared corruptions")
@@ -327,7 +374,7 @@ def _open_tfds(request: _Request) -> _Opened:
         raise InputError(
             f"{sets[0]} is incomplete: {config(*every[0])} has {counts[every[0]]} (images, height, width, channels), but {_listed(wrong)}."
         )
-    return f"TFDS {title}", lambda name, severity: opened(name, severity).test
+    return f"TFDS {title}", lambda *one: opened(*one).test, lambda *one: digest.stamps(base / config(*one))
 
 
 def _check_prepared(request: _Request, dataset: Dataset) -> tuple[int, ...]:
@@ -335,6 +382,7 @@ def _check_prepared(request: _Request, dataset: Dataset) -> tuple[int, ...]:
     _check_classes(request, dataset.num_classes, dataset.name)
     if set(dataset.class_names) == set(request.class_names) and dataset.class_names != request.class_names:
         raise InputError(f"{dataset.name} numbers the classes in another order than the network.")
+    _check_size(request, *dataset.image_shape[:2], dataset.name)
     return (len(dataset.test), *dataset.image_shape)
 
 

@@ -36,6 +36,8 @@ class EncodedSource(Source):
         InputError: if the first images have no label, another size, or cannot be decoded.
     """
 
+    _mend = "bring them to one size with the data set's option size, e.g. 224"
+
     def __init__(self, *, name: str, shape: tuple, square: bool, resident_bytes: int):
         self._name, self._square = name, square
         if None in shape:
@@ -56,6 +58,9 @@ class EncodedSource(Source):
     @abc.abstractmethod
     def _labels_of(self, indices: np.ndarray, records: Sequence[Any]) -> Labels:
         """Returns the checked labels of the records of `indices`."""
+
+    def _called(self, index: int) -> str:
+        return f"image {index} of {self._name}"
 
     @property
     def resident(self) -> bool:
@@ -111,27 +116,26 @@ class EncodedSource(Source):
             size = shape[0] if shape and self._square else 0
             image = decode(self._encoded(record), channels=1 if shape and shape[2] == 1 else 3, size=size)
         except Exception as error:
-            raise InputError(f"image {index} of {self._name} cannot be decoded: {one_line(error)}.") from error
+            raise InputError(f"{self._called(index)} cannot be decoded: {one_line(error)}.") from error
         if shape and image.shape != shape:
-            raise InputError(
-                f"image {index} of {self._name} is {image.shape[0]}x{image.shape[1]}, others are {shape[0]}x{shape[1]}; "
-                "bring them to one size with the data set's option size, e.g. 224."
-            )
+            raise InputError(f"{self._called(index)} is {image.shape[0]}x{image.shape[1]}, others are {shape[0]}x{shape[1]}; {self._mend}.")
         return image
 
 
 class FileSource(EncodedSource):
-    """A split of image files.
+    """A split of image files, all of one size.
 
     Args:
         files: paths.
         labels: a class number for each.
-        name, shape, square, resident_bytes: see EncodedSource.
+        name, shape, resident_bytes: see EncodedSource.
     """
 
-    def __init__(self, files: Sequence[Path], labels: Labels, *, name: str, shape: tuple, square: bool, resident_bytes: int):
+    _mend = "copy the files again"
+
+    def __init__(self, files: Sequence[Path], labels: Labels, *, name: str, shape: tuple, resident_bytes: int):
         self._files, self._labels = files, labels
-        super().__init__(name=name, shape=shape, square=square, resident_bytes=resident_bytes)
+        super().__init__(name=name, shape=shape, square=False, resident_bytes=resident_bytes)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -139,6 +143,9 @@ class FileSource(EncodedSource):
     @property
     def labels(self) -> Labels:
         return self._labels
+
+    def _called(self, index: int) -> str:
+        return str(self._files[index])
 
     def _read(self, indices: np.ndarray) -> Sequence[bytes]:
         try:

@@ -20,6 +20,7 @@ from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
 from robustjax.data.corrupted import MANIFEST
+from robustjax.evaluate import sources
 from robustjax.io import log, results
 
 FORMATS = {"npy": ".npy", "jpeg": ".JPEG", "png": ".png"}
@@ -122,11 +123,15 @@ def export(
         "n": len(ids),
         "num_classes": dataset.num_classes,
         "classes": list(job.folders),
-        "digest": _digest([*source.fetch(ids[:16]), *frost_images]),
+        "digest": _digest(source.fetch(ids[:16])),
+        "frost": sources.frost_origin(sources.photographs_digest(frost_images) if len(frost_images) else ""),
     }
     out = Path(out).expanduser()
+    _check_out(out, about)  # before the lock leaves a file in a folder that is refused
     with log.lock(out, flag="--out"):
-        _begin(out, about)
+        _check_out(out, about)
+        if not (out / MANIFEST).exists():
+            results.write_json(out / MANIFEST, about)
         return _write_all(job, out, names, quiet)
 
 
@@ -157,14 +162,13 @@ def _digest(arrays: Sequence[np.ndarray]) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
 
-def _begin(out: Path, about: dict) -> None:
-    """Writes down what the set is, or refuses a folder that is another one."""
+def _check_out(out: Path, about: dict) -> None:
+    """Refuses a folder that is another set or no set. Hidden files are no matter: a kill leaves a lock and temporary ones."""
     stored = results.read_json(out / MANIFEST)
     if stored is None:
-        strange = sorted(path.name for path in out.iterdir() if path.name != ".lock")
+        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
         if strange:
             raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
-        results.write_json(out / MANIFEST, about)
     elif stored != results.canonical(about):
         changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != results.canonical(about)[key]]
         raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")

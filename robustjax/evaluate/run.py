@@ -94,13 +94,13 @@ def evaluate(
     config = loaded.meta["config"]
     items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]))
     dataset = evaluation_data(loaded.meta, dir=data_dir)
+    ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
     read, photographs = None, ()
     if corrupted_dir:
-        items, read = sources.from_files(items, corrupted_dir, dataset)
+        items, read = sources.from_files(items, corrupted_dir, dataset, limited=len(ids) < len(dataset.test))
     if frost_images:
         photographs = sources.photographs(frost_images)
         items = sources.with_photographs(items, photographs, dataset.image_shape)
-    ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
 
     def parts(item: suites.Item) -> Iterator[_Part]:
@@ -154,7 +154,7 @@ def _parts(source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
 
 def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict, given: dict) -> dict:
     began = time.perf_counter()
-    key = jax.random.fold_in(jax.random.key(0), zlib.crc32(item.name.encode()))
+    key = jax.random.fold_in(jax.random.key(0), zlib.crc32(_drawn_as(item).encode()))
     transform = _KINDS[item.kind](loaded.logits_fn, item.options | given)
     sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts()]
     total = jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *sums)
@@ -175,6 +175,15 @@ def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Pa
         "run": identity,
         "environment": results.environment(),
     }
+
+
+def _drawn_as(item: suites.Item) -> str:
+    """Returns the name that keys an item's randomness: that of `export`, whatever the file of the result is called."""
+    options = item.options
+    if item.kind != "corruption" or options["benchmark"] == suites.SENSOR:
+        return item.name
+    severity = f"_{options['severity']}" if "severity" in options else ""
+    return f"{options['benchmark'].removesuffix('_extra')}/{options['name']}{severity}"
 
 
 def _scored(part: _Part, made: tuple[Array, Array]) -> tuple:

@@ -11,16 +11,18 @@ import numpy as np
 
 from robustjax import data
 from robustjax.core.check import InputError
-from robustjax.evaluate.suites import ONE_STRENGTH, SENSOR, Item, check_options
+from robustjax.corruptions import check_options
+from robustjax.data.encoded import tracked
+from robustjax.evaluate.suites import ONE_STRENGTH, SENSOR, Item
 
 FROST = "frost"
 PHOTOGRAPHS = "frost_images"  # the option of the corruption 'frost'
-_DIGEST_OF = 16  # images of each item, by which sets of files are told apart
+_BY_POSITION = ("npy", "mnist_c")  # layouts in which image i is that of the test split; others sort them by class or shuffle them
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def from_files(
-    items: Sequence[Item], folder: str | Path, dataset: data.Dataset
+    items: Sequence[Item], folder: str | Path, dataset: data.Dataset, *, limited: bool = False
 ) -> tuple[list[Item], Callable[[str, int | None], data.Source]]:
     """Replaces the items that generate corruptions by ones that read them from files.
 
@@ -28,6 +30,7 @@ def from_files(
         items: of a suite, with one benchmark in it that is published as files.
         folder: of the corrupted set, see data.corrupted.
         dataset: whose test split the files are corrupted from.
+        limited: whether a part of the test split is to be measured.
 
     Returns:
         The items, and source(name, severity) for those of kind 'files'.
@@ -51,27 +54,40 @@ def from_files(
         num_classes=dataset.num_classes,
         class_names=dataset.class_names,
         size=height if height == width else 0,
+        written_for={"benchmark": benchmark.removesuffix("_extra"), "data": dataset.name, "split": "test"},
     )
+    if limited and opened.layout not in _BY_POSITION:
+        raise InputError(
+            f"{folder} keeps its images in another order than the test split, so a part of them would be other images than the clean "
+            f"ones; measure all with --limit={len(dataset.test)}, or take a set of .npy files."
+        )
 
     def replaced(item: Item) -> Item:
         if item.kind != "corruption":
             return item
-        digest = _check_and_digest(opened.source(item.options["name"], item.options.get("severity")), dataset, f"{folder}: {item.name}")
-        options = {**item.options, "files": opened.provenance, "digest": digest}
-        return Item(f"files_{item.name}", "files", options)
+        one = item.options["name"], item.options.get("severity")
+        _check(opened.source(*one), dataset, f"{folder}: {item.name}")
+        return Item(f"files_{item.name}", "files", {**item.options, "files": opened.provenance, "digest": opened.digest(*one)})
 
-    return [replaced(item) for item in items], opened.source
+    replacements = [replaced(item) for item in tracked(items, f"Checking {folder}")]
+    # Those of one split will do: data.corrupted has seen that they are alike in all, or (TFDS) equally many.
+    first = next(item.options for item in items if item.kind == "corruption")
+    labels, expected = opened.source(first["name"], first.get("severity")).labels, dataset.test.labels
+    if opened.layout not in _BY_POSITION:
+        labels, expected = np.sort(labels), np.sort(expected)
+    if not np.array_equal(labels, expected):
+        raise InputError(f"{folder} has other labels than the test split of {dataset.name}; take the files made from that split.")
+    return replacements, opened.source
 
 
-def _check_and_digest(source: data.Source, dataset: data.Dataset, what: str) -> str:
+def _check(source: data.Source, dataset: data.Dataset, what: str) -> None:
     if len(source) != len(dataset.test):
         raise InputError(
             f"{what} holds {len(source)} images, the test split of {dataset.name} {len(dataset.test)}; take the files made from that split."
         )
-    images, labels = source.fetch(np.arange(min(_DIGEST_OF, len(source))))
+    images, _ = source.fetch(np.arange(1))
     if images.shape[1:] != tuple(dataset.image_shape):
         raise InputError(f"{what} holds images {images.shape[1:]}, the network was trained for {tuple(dataset.image_shape)}.")
-    return _digest([images, labels])
 
 
 def photographs(folder: str | Path) -> tuple[np.ndarray, ...]:
@@ -108,7 +124,7 @@ def with_photographs(items: Sequence[Item], images: tuple[np.ndarray, ...], shap
     Raises:
         InputError: if no item generates frost, or the photographs do not serve images of this shape.
     """
-    digest = f"sha256 {_digest(images)}"
+    digest = photographs_digest(images)
     marked = []
     for item in items:
         if item.kind == "corruption" and item.options["name"] == FROST:
@@ -120,6 +136,19 @@ def with_photographs(items: Sequence[Item], images: tuple[np.ndarray, ...], shap
     return marked
 
 
+def photographs_digest(images: Sequence[np.ndarray]) -> str:
+    """Returns the name of photographs by their contents, as results and tables have it."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.dtype} {image.shape}".encode() + np.ascontiguousarray(image).tobytes())
+    return f"sha256 {digest.hexdigest()[:16]}"
+
+
+def frost_origin(digest: str = "") -> str:
+    """Returns what frost was made of, for tables; `digest` is that of photographs."""
+    return f"frost: own photographs, {digest}" if digest else "frost: procedural ice"
+
+
 def described(items: Iterable[dict]) -> str:
     """Returns what made the corrupted images of one benchmark in one run, for tables.
 
@@ -129,21 +158,16 @@ def described(items: Iterable[dict]) -> str:
     Raises:
         InputError: if they do not agree.
     """
-    found, frost = set(), set()
+    found, frost, digests = set(), set(), []
     for item in items:
         options = item["options"]
         generated = "generated" if options["benchmark"] == SENSOR else "generated, not the published files"
         found.add(options["files"] if item["kind"] == "files" else generated)
         if item["kind"] == "corruption" and options["name"] == FROST:
-            frost.add(f"frost: own photographs, {options[PHOTOGRAPHS]}" if PHOTOGRAPHS in options else "frost: procedural ice")
+            frost.add(frost_origin(options.get(PHOTOGRAPHS, "")))
+        digests += [f"{item['name']} {options['digest']}"] if item["kind"] == "files" else []
     if len(found) > 1 or len(frost) > 1:
         raise InputError(f"results of one benchmark are mixed: {', '.join(sorted(found | frost))}; evaluate again.")
-    return "; ".join([*found, *frost])
-
-
-def _digest(arrays: Iterable[np.ndarray]) -> str:
-    """Returns 16 hexadecimal digits that name the contents and shapes of arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    # Two sets may have the same name: other files, another row.
+    files = [f"digest {hashlib.sha256(' '.join(sorted(digests)).encode()).hexdigest()[:8]}"] if digests else []
+    return "; ".join([*found, *files, *frost])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import robustjax
 from robustjax import corruptions, data
 from robustjax.core import InputError
 from robustjax.evaluate import export as module
@@ -45,7 +46,7 @@ def test_files_are_what_evaluation_generates(written, tmp_path):
     # that belong to other images. (That these images give the numbers of the generated ones is tested in test_sources.)
     for path in test_sources.write_files(tmp_path / "expected", dataset()).iterdir():
         np.testing.assert_array_equal(np.load(written / path.name), np.load(path))
-    assert read(written).provenance == "files: arrays (.npy, written by robustjax 0.1.0)"
+    assert read(written).provenance == f"files: arrays (.npy, written by robustjax {robustjax.__version__}, benchmark cifar_c, seed 0)"
 
 
 def test_the_batch_and_the_names_change_nothing(written, tmp_path):
@@ -108,7 +109,8 @@ def test_folders_hold_the_same_images(written, tmp_path, format):
             np.testing.assert_array_equal(got.labels, expected.labels[order])
             difference = np.abs(got.images.astype(int) - expected.images[order])
             assert difference.max() == 0 if format == "png" else 0 < difference.mean() < 6
-    assert found.provenance == f"files: {format} ({format.upper()}, written by robustjax 0.1.0)"
+    written_by = f"written by robustjax {robustjax.__version__}, benchmark cifar_c, seed 0"
+    assert found.provenance == f"files: {format} ({format.upper()}, {written_by})"
     shutil.rmtree(out / "contrast" / "4")
     next((out / "contrast" / "2").rglob("*.*")).unlink()
     before = (out / "contrast" / "3").stat().st_mtime_ns
@@ -157,10 +159,15 @@ def test_what_is_refused(written, change, message):
 
 
 def test_folders_of_others_are_left_alone(tmp_path):
-    # Kills: files of another set overwritten; images that cannot be corrupted noticed after the folder was made.
+    # Kills: files of another set overwritten, or a lock left among them; images that cannot be corrupted noticed after the folder was
+    # made; what a kill leaves while the manifest is written taken for another set.
     (tmp_path / "contrast.npy").touch()
     with pytest.raises(InputError, match="holds other files .contrast.npy."):
         write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["contrast.npy"]
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / ".robustjax.json.abc").touch()
+    assert write(tmp_path / "killed", names=("contrast",)) == (1, 0)
     with pytest.raises(InputError, match="at least 16x16"):
         export(dataset(size=8), tmp_path / "small", benchmark="cifar_c", quiet=True)
     assert not (tmp_path / "small").exists()
