@@ -13,7 +13,7 @@ from robustjax.core.check import InputError
 from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, take, uniforms
 from robustjax.corruptions.severity import pick, truncate
-from robustjax.imaging.filters import correlate, gaussian_taps, smooth
+from robustjax.imaging.filters import correlate, cut_gaussian_taps, gaussian_taps, smooth
 from robustjax.imaging.resample import batch_first, batch_last, zoom_planes, zoom_points
 
 _SMALL_RADIUS = 8  # up to it the disk is drawn on a 17x17 grid and softened by 3 taps, beyond by 5
@@ -59,11 +59,6 @@ def defocus_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity:
     return jnp.clip(_branch(lambda x, constant: correlate(x, disk_kernel(*constant)), images, constants, severity), 0, 1)
 
 
-def _gaussian_taps(sigma: float | int) -> np.ndarray:
-    """Returns the taps within four standard deviations, as scipy.ndimage cuts them."""
-    return gaussian_taps(2 * int(4 * sigma + 0.5) + 1, sigma)
-
-
 def gaussian_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity: Int[Array, ""]) -> Float[Array, "b h w c"]:
     """Gaussian filter, cut off at four standard deviations, the border pixels going on. Differentiable; the clip only cuts rounding.
 
@@ -72,7 +67,7 @@ def gaussian_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity
         constants: standard deviation in pixels for each severity.
         severity: which of them.
     """
-    return jnp.clip(_branch(lambda x, sigma: smooth(x, _gaussian_taps(sigma)), images, constants, severity), 0, 1)
+    return jnp.clip(_branch(lambda x, sigma: smooth(x, cut_gaussian_taps(sigma)), images, constants, severity), 0, 1)
 
 
 def zoom_blur(images: Float[Array, "b h w c"], *, constants: tuple, severity: Int[Array, ""], quantize: bool) -> Float[Array, "b h w c"]:
@@ -148,7 +143,7 @@ def glass_blur(
     places = jax.lax.fori_loop(
         1, rounds, lambda i, places: _at(places.ravel(), _looked_at(*offsets(i), reach)), _looked_at(*offsets(0), reach)
     )
-    blur = functools.partial(_branch, lambda x, constant: smooth(x, _gaussian_taps(constant[0])), constants=constants, severity=severity)
+    blur = functools.partial(_branch, lambda x, constant: smooth(x, cut_gaussian_taps(constant[0])), constants=constants, severity=severity)
 
     def after_the_first(blurred):
         return blur(_at(blurred.reshape(-1, images.shape[-1]), places))

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt32
 
-from robustjax.core.check import InputError
+from robustjax.core.check import InputError, is_concrete
+from robustjax.core.registry import option_names
 from robustjax.core.rng import stream
 from robustjax.core.types import Keys
 
@@ -78,6 +79,71 @@ def _normal(bits: UInt32[Array, " n"]) -> Float[Array, " n"]:
     low = np.nextafter(np.float32(-1), np.float32(0))  # at -1 it would be infinite
     symmetric = jnp.maximum(_uniform(bits) * (1 - low) + low, low)
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(symmetric)
+
+
+def whole_numbers(ranges: Callable) -> Callable:
+    """Declares which draws of a function are whole numbers, for `check_draws`.
+
+    Args:
+        ranges: (draws, shape, *[, options]) -> {name: (lowest, highest[, step])}; bounds may be arrays. Names that are not among
+            the draws are passed over.
+    """
+
+    def declare(draw: Callable) -> Callable:
+        draw.ranges = ranges
+        return draw
+
+    return declare
+
+
+def check_draws(draws: Mapping[str, Any], draw: Callable | None, shape: tuple[int, ...], options: Mapping[str, Any]) -> Draws:
+    """Returns given draws as JAX arrays; where they are known, looks at their values. Shapes are for `take` to check.
+
+    Args:
+        draws: a user's.
+        draw: the function whose draws they stand for.
+        shape: of the images.
+        options: of the corruption.
+
+    Raises:
+        InputError: for what is no array of numbers, and for NaN, infinite or out of range values.
+    """
+    arrays = {}
+    for name, value in draws.items():
+        try:
+            with jax.debug_nans(False):  # NaN gets our own message
+                arrays[name] = None if isinstance(value, str) else jnp.asarray(value)
+        except (TypeError, ValueError, OverflowError):
+            arrays[name] = None
+        if arrays[name] is None or not jnp.issubdtype(arrays[name].dtype, jnp.number) or jnp.iscomplexobj(arrays[name]):
+            got = type(value).__name__ if arrays[name] is None else arrays[name].dtype
+            raise InputError(f"draws[{name!r}] must be an array of numbers, got {got}.")
+    if is_concrete(draws):
+        for name, value in draws.items():
+            with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+                finite = bool(_all_finite(jnp.asarray(value)))
+            if not finite:
+                raise InputError(f"draws[{name!r}] hold NaN or infinite values; look at what made them.")
+        if hasattr(draw, "ranges"):
+            _check_ranges({name: np.asarray(value) for name, value in draws.items()}, draw.ranges, shape, options)
+    return arrays
+
+
+@jax.jit
+def _all_finite(values: Array) -> Array:
+    return jnp.isfinite(values).all()
+
+
+def _check_ranges(draws: Mapping[str, np.ndarray], ranges: Callable, shape: tuple[int, ...], options: Mapping[str, Any]) -> None:
+    given = {option: options[option] for option in option_names(ranges)}
+    for name, (low, high, *step) in ranges(draws, shape, **given).items():
+        if name in draws:
+            values = draws[name].astype(np.float64)
+            wrong = (values < low) | (values > high) | ((values - low) % (step or [1])[0] != 0)
+            if wrong.any():
+                low, high, value = (np.broadcast_to(part, wrong.shape)[wrong][0] for part in (low, high, values))
+                steps = f" in steps of {step[0]}" if step else ""
+                raise InputError(f"draws[{name!r}] must be whole numbers from {low:g} to {high:g}{steps}, got {value:g}.")
 
 
 def take(draws: Draws, shapes: Mapping[str, tuple[int, ...]], dtype: Any) -> list[Array]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from robustjax.core.types import Keys
-from robustjax.corruptions.draws import Draws, normals, take, uniforms
+from robustjax.corruptions.draws import Draws, normals, take, uniforms, whole_numbers
 from robustjax.corruptions.severity import truncate
 from robustjax.corruptions.weather import add_fog
 from robustjax.imaging.canny import canny
@@ -26,7 +26,6 @@ from robustjax.imaging.warp import bilinear_between
 Images = Float[Array, "b s s 1"]
 Shape = tuple[int, ...]
 
-_MUD = 63 / 255
 _LINE_END = 2.3  # pixels at which the line's brightness, 1 + log(1 - distance / 2.3), would fall to minus infinity
 _TOOTH = 2  # half the length of a zigzag's tooth along the line, and its height
 _RISE = 5  # a zigzag climbs by -5 to 4 pixels
@@ -64,6 +63,10 @@ def _affine(images: Images, sign: Shaped[Array, " b"], matrix_of, constants: tup
     return jnp.clip(moved, 0, 1)
 
 
+_either_sign = whole_numbers(lambda draws, shape: {"sign": (-1, 1, 2)})
+
+
+@_either_sign
 def draw_sign(keys: Keys, shape: Shape) -> Draws:
     """Returns {'sign': (b,)}, -1 or 1."""
     return {"sign": _signs(keys)}
@@ -114,6 +117,7 @@ def scale(images: Images, *, constants: tuple) -> Images:
     return jnp.clip(separable(images, down, across), 0, 1)
 
 
+@_either_sign
 def draw_translate(keys: Keys, shape: Shape) -> Draws:
     """Returns {'sign': (b, 2)}, each -1 or 1: horizontal and vertical."""
     return {"sign": _signs(keys, (2,))}
@@ -155,6 +159,7 @@ def _brightness(distance, log, minimum, maximum):
     return maximum(1 + log(1 - minimum(distance, 2) / _LINE_END), 0)  # 0 from 1.5 on; at 2.3 the logarithm ends
 
 
+@whole_numbers(lambda draws, shape: {"row": (0, shape[1] - 2)})
 def draw_dotted_line(keys: Keys, shape: Shape) -> Draws:
     """Returns {'row': int32 (b, 2)} from 0 to s - 2: where the line meets the first and the last column."""
     return {"row": _whole(keys, shape[1] - 1, (2,))}
@@ -183,6 +188,7 @@ def dotted_line(images: Images, draws: Draws) -> Images:
     return jnp.minimum(images + line[..., None], 1)
 
 
+@whole_numbers(lambda draws, shape: {"row": (0, shape[1] - 2), "rise": (-_RISE, _RISE - 1)})
 def draw_zigzag(keys: Keys, shape: Shape) -> Draws:
     """Returns {'row': int32 (b,)} from 0 to s - 2, where the line starts, and {'rise': int32 (b,)} from -5 to 4, how far down it ends."""
     return {"row": _whole(keys, shape[1] - 1), "rise": _whole(keys, 2 * _RISE, index=1) - _RISE}
@@ -274,28 +280,10 @@ def draw_spatter(keys: Keys, shape: Shape) -> Draws:
     return {"normal": normals(keys, shape[1:])}
 
 
-def spatter(images: Images, draws: Draws, *, constants: tuple) -> Images:
-    """Mud of grey 63/255: x (1 - m) + m 63/255, m a softened mask of where blurred noise is above a threshold, 0 where below 0.8.
-
-    The gradient is 1 - m.
-
-    Args:
-        images: in [0, 1].
-        draws: {'normal': standard normals}.
-        constants: (mean and standard deviation of the noise, smoothness, threshold, smoothness of the mask, unused).
-    """
-    mean, std, smoothness, threshold, softness, _ = constants[0]
-    (normal,) = take(draws, {"normal": images.shape}, images.dtype)
-    coarse, soft = (jnp.asarray(gaussian_matrix(images.shape[1], sigma), images.dtype) for sigma in (smoothness, softness))
-    wet = separable(mean + std * normal, coarse, coarse) > threshold
-    mask = separable(wet.astype(images.dtype), soft, soft)
-    mask = jnp.where(mask < 0.8, 0, mask)
-    return jnp.clip(images * (1 - mask) + mask * _MUD, 0, 1)
-
-
 # --- shuffled ---
 
 
+@whole_numbers(lambda draws, shape: {"move": (0, 3)})
 def draw_glass_blur(keys: Keys, shape: Shape, *, constants: tuple) -> Draws:
     """Returns {'move': int32 (b, rounds, s, s)}: 0 stays (5 in 8), 1 swaps with the left, 2 with the upper, 3 with the upper left one."""
     rounds = constants[0][2]

@@ -29,10 +29,11 @@ from robustjax.corruptions import (
     weather,
 )
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
+from robustjax.corruptions.draws import check_draws
 from robustjax.corruptions.severity import check_severity, truncate
+from robustjax.imaging.color import luma
 
 _SMALLEST = 16  # pixels; below it the constants mean nothing any more
-_LUMA = (0.299, 0.587, 0.114)
 _OURS = ("constants", "severity", "quantize")  # what entries are given by us, not by users
 
 
@@ -109,7 +110,7 @@ TABLE: dict[str, dict[str, Corruption]] = {
         "translate": Corruption(mnist.translate, mnist.draw_translate),
         "stripe": Corruption(mnist.stripe),
         "fog": Corruption(mnist.fog, mnist.draw_fog),
-        "spatter": Corruption(mnist.spatter, mnist.draw_spatter),
+        "spatter": Corruption(spatter.grey_mud, mnist.draw_spatter),
         "dotted_line": Corruption(mnist.dotted_line, mnist.draw_dotted_line),
         "zigzag": Corruption(mnist.zigzag, mnist.draw_zigzag),
         "canny_edges": Corruption(mnist.canny_edges),
@@ -268,7 +269,7 @@ def apply(
         Images in [0, 1], in the dtype of `images` and at least float32.
 
     Raises:
-        InputError: as in `corrupt`, and for draws of other names or shapes.
+        InputError: as in `corrupt`, and for draws of other names or shapes, NaN, or whole numbers out of range.
     """
     entry, severity = _entry(name, severity, benchmark, options)
     images = _check_images(images, benchmark)
@@ -276,8 +277,8 @@ def apply(
         raise InputError(f"draws must be a dict of arrays by name, as `draw` returns, got {type(draws).__name__}.")
     if entry.draw is None and draws:
         raise InputError(f"{name!r} is not random: its draws must be empty or None, got {', '.join(map(repr, draws))}.")
-    draws = {key: jnp.asarray(value) for key, value in (draws or {}).items()}
     options = _checked(entry, images.shape, options)
+    draws = check_draws(draws or {}, entry.draw, images.shape, options)
     return _applied(entry, images, draws, severity, name, benchmark, quantize, options)
 
 
@@ -388,5 +389,5 @@ def _apply(images, draws, severity, dynamic, *, name, benchmark, quantize, stati
     parameters = _taken(entry.apply, constants=constants, severity=severity, quantize=quantize, **dynamic, **dict(static))
     result = entry.apply(*((images, draws) if entry.draw else (images,)), **parameters)
     if grey:
-        result = sum(share * result[..., i : i + 1] for i, share in enumerate(_LUMA))
+        result = luma(result)
     return truncate(result) if quantize and entry.quantized and (grey or "quantize" not in parameters) else result

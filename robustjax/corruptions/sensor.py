@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Real
 from robustjax.core.check import InputError, as_number, is_concrete
 from robustjax.core.registry import option_names, unknown
 from robustjax.core.types import Keys
-from robustjax.corruptions.draws import Draws, normals, take, uniforms
+from robustjax.corruptions.draws import Draws, normals, take, uniforms, whole_numbers
 
 Images = Float[Array, "b h w c"]
 Number = float | Real[Array, ""]
@@ -79,6 +79,13 @@ def check_occlusion(shape: tuple[int, ...], *, patches: int = 20, size: Any = (7
     return found
 
 
+def _first_places(draws: Mapping[str, Any], shape: tuple[int, ...]) -> dict:
+    """Returns the ranges of those draws that are places, not uniforms; what begins inside the image may end outside."""
+    sides = {"patch_rows": shape[1], "patch_columns": shape[2], "stripe_columns": shape[2]}
+    return {name: (0, sides[name] - 1) for name, draw in draws.items() if name in sides and jnp.issubdtype(draw.dtype, jnp.integer)}
+
+
+@whole_numbers(_first_places)
 def draw_occlusion(keys: Keys, shape: tuple[int, ...], *, patches: int) -> Draws:
     """Returns {'patch_rows', 'patch_columns'}, uniforms (b, patches) in [0, 1)."""
     return {"patch_rows": uniforms(keys, (patches,), _ROWS), "patch_columns": uniforms(keys, (patches,), _COLUMNS)}
@@ -90,7 +97,7 @@ def occlusion(images: Images, draws: Draws, *, patches: int, size: tuple[int, in
     Args:
         images: in [0, 1].
         draws: {'patch_rows': u, 'patch_columns': v} (b, patches): the upper row is floor(u (h + 1 - height)), the left column
-            likewise. Integers are taken for rows and columns themselves.
+            likewise. Integers are taken for rows and columns themselves, inside the image.
         patches: how many; 20 by default.
         size: their (height, width) in pixels, or one number for both; 70 by default.
     """
@@ -112,6 +119,7 @@ def check_stripes(shape: tuple[int, ...], *, stripes: int = 10, width: int = 6) 
     return found
 
 
+@whole_numbers(_first_places)
 def draw_stripes(keys: Keys, shape: tuple[int, ...], *, stripes: int) -> Draws:
     """Returns {'stripe_columns': uniforms (b, stripes) in [0, 1)}."""
     return {"stripe_columns": uniforms(keys, (stripes,), _STRIPES)}
@@ -122,7 +130,7 @@ def stripes(images: Images, draws: Draws, *, stripes: int, width: int) -> Images
 
     Args:
         images: in [0, 1].
-        draws: {'stripe_columns': u} (b, stripes): the left column is floor(u (w + 1 - width)). Integers are taken for columns.
+        draws: {'stripe_columns': u} (b, stripes): the left column is floor(u (w + 1 - width)). Integers are columns.
         stripes: how many; 10 by default.
         width: of each, in pixels; 6 by default.
     """
@@ -171,6 +179,7 @@ def chain(parts: Mapping[str, Any]) -> Any:
     def check(shape: tuple[int, ...], **given: Any) -> dict:
         return {option: value for part in parts.values() for option, value in _of(part.check, given)(shape).items()}
 
+    @whole_numbers(_first_places)
     def draw(keys: Keys, shape: tuple[int, ...], **given: Any) -> Draws:
         return {key: value for part in parts.values() if part.draw for key, value in _of(part.draw, given)(keys, shape).items()}
 

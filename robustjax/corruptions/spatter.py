@@ -5,16 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, normals, take
 from robustjax.corruptions.severity import pick
 from robustjax.imaging import edges
-from robustjax.imaging.filters import gaussian_taps, smooth
+from robustjax.imaging.filters import cut_gaussian_taps, smooth
 
 _WATER = (175, 238, 238)  # levels of pale turquoise
-_MUD = (63, 42, 20)  # and of brown
+_MUD = (63, 42, 20)  # and of brown; grey images take the first
 _EMBOSS = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])  # drops are lit from one corner
 _FAR = 20  # pixels from a rim on which a drop is flat
 _LEVEL = (1 + 2.0**-50) / 255  # a hair more: a whole level that came out below itself would be truncated to the one before
@@ -31,9 +31,9 @@ def draw_spatter(keys: Keys, shape: tuple[int, ...]) -> Draws:
 @functools.lru_cache
 def _taps(sigmas: tuple) -> np.ndarray:
     """Returns Gaussians cut at 4 standard deviations, padded with zeros to one size."""
-    reaches = [int(4 * sigma + 0.5) for sigma in sigmas]
-    taps = [gaussian_taps(2 * reach + 1, sigma) for reach, sigma in zip(reaches, sigmas, strict=True)]
-    return np.stack([np.pad(tap, max(reaches) - reach) for tap, reach in zip(taps, reaches, strict=True)])
+    taps = [cut_gaussian_taps(sigma) for sigma in sigmas]
+    longest = max(map(len, taps))
+    return np.stack([np.pad(tap, (longest - len(tap)) // 2) for tap in taps])
 
 
 def _smooth(field: Field, sigmas: tuple, severity: Int[Array, ""]) -> Field:
@@ -58,10 +58,8 @@ def spatter(images: Float[Array, "b h w 3"], draws: Draws, *, constants: tuple, 
         severity: which of them.
     """
     (normal,) = take(draws, {"normal": images.shape[:3]}, images.dtype)
-    mean, deviation, smoothness, threshold, strength, kind = zip(*constants, strict=True)
-    # Smoothing without the mean, which it would leave as it is: float32 keeps more digits of what remains.
-    noise = pick(mean, severity, images.dtype) + pick(deviation, severity, images.dtype) * _smooth(normal, smoothness, severity)
-    threshold = pick(threshold, severity, images.dtype)
+    *_, strength, kind = zip(*constants, strict=True)
+    noise, threshold = _noise(normal, constants, severity)
 
     # Sums of levels, not of fractions: those that are whole numbers stay so.
     def water(levels, noise):
@@ -71,18 +69,47 @@ def spatter(images: Float[Array, "b h w 3"], draws: Draws, *, constants: tuple, 
 
     def mud(levels, noise):
         sigmas = tuple(sigma if mud else 1.0 for sigma, mud in zip(strength, kind, strict=True))
-        cover = _smooth((noise > threshold).astype(levels.dtype), sigmas, severity)
-        cover = jnp.where(cover < _THIN, 0, cover)[..., None]
-        return levels * (1 - cover) + cover * jnp.asarray(_MUD, levels.dtype).reshape(1, 1, 1, 3)
+        return _covered(levels, np.array(_MUD), noise > threshold, sigmas, severity)
 
     levels = jax.lax.cond(pick(kind, severity, images.dtype) == 0, water, mud, images * 255, noise)
     return jnp.clip(levels * _LEVEL, 0, 1)
 
 
+def grey_mud(images: Float[Array, "b h w 1"], draws: Draws, *, constants: tuple) -> Float[Array, "b h w 1"]:
+    """The mud of `spatter` in grey images, of level 63. The gradient is 1 - m.
+
+    Args:
+        images: in [0, 1].
+        draws: {'normal': n} standard normal, (b, h, w, 1).
+        constants: one entry as those of `spatter`, for mud.
+    """
+    (normal,) = take(draws, {"normal": images.shape}, images.dtype)
+    severity = jnp.int32(1)
+    noise, threshold = _noise(normal[..., 0], constants, severity)
+    return jnp.clip(_covered(images, np.array(_MUD[:1]) / 255, noise > threshold, (constants[0][4],), severity), 0, 1)
+
+
+def _noise(normal: Field, constants: tuple, severity: Int[Array, ""]) -> tuple[Field, Float[Array, ""]]:
+    """Returns the smooth noise, and the threshold above which there are drops."""
+    mean, deviation, smoothness, threshold, *_ = zip(*constants, strict=True)
+    mean, deviation, threshold = (pick(values, severity, normal.dtype) for values in (mean, deviation, threshold))
+    # Smoothing without the mean, which it would leave as it is: float32 keeps more digits of what remains.
+    return mean + deviation * _smooth(normal, smoothness, severity), threshold
+
+
+def _covered(
+    images: Float[Array, "b h w c"], colour: np.ndarray, drops: Bool[Array, "b h w"], sigmas: tuple, severity: Int[Array, ""]
+) -> Float[Array, "b h w c"]:
+    """Returns the images under mud of a colour, in the images' units, as thick as the softened drops."""
+    cover = _smooth(drops.astype(images.dtype), sigmas, severity)
+    cover = jnp.where(cover < _THIN, 0, cover)[..., None]
+    return images * (1 - cover) + cover * jnp.asarray(colour, images.dtype).reshape(1, 1, 1, -1)
+
+
 def _light(drops: Field) -> tuple[Field, Float[Array, "b 1 1"]]:
     """Returns how bright water shines, and how bright at the brightest pixel (1 where there are no drops at all)."""
     levels = jnp.floor(drops * 255).astype(jnp.int32) & 255
-    rims = edges.canny(levels, low=50, high=150)
+    rims = edges.canny_opencv(levels, low=50, high=150)
     depth = edges.box_sum(edges.distance(rims, limit=_FAR)) // (9 * edges.DISTANCE_ONE)
     relief = edges.filter_levels(edges.equalize(depth, levels=_FAR + 1), _EMBOSS)
     light = levels * ((edges.box_sum(relief) + 4) // 9)  # to the nearest level

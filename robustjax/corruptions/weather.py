@@ -10,12 +10,10 @@ from robustjax.core.check import InputError
 from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, normals, take, uniforms
 from robustjax.corruptions.severity import pick
-from robustjax.imaging.color import hsv_to_rgb, rgb_to_hsv
+from robustjax.imaging.color import hsv_to_rgb, luma, rgb_to_hsv
 from robustjax.imaging.motion import streak, streak_table
 from robustjax.imaging.noise_fields import plasma, plasma_draws
 from robustjax.imaging.resample import clipped_zoom, zoom_points
-
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @functools.lru_cache
@@ -60,9 +58,7 @@ def snow(images: Float[Array, "b h w 3"], draws: Draws, *, constants: tuple, sev
     flakes = clipped_zoom(mean + deviation * normal[..., None], rows, columns)
     levels = jnp.floor(255 * jnp.where(flakes < threshold, 0, jnp.clip(flakes, 0, 1)))
     layer = streak(levels, 90 * uniform - 135, pick(falls, severity, images.dtype)) / 255
-    # Three slices rather than a sum over an axis, which XLA would repeat for each channel that uses it: ten times slower on CPUs.
-    luma = sum(share * images[..., i : i + 1] for i, share in enumerate(_LUMA))
-    scene = weight * images + (1 - weight) * jnp.maximum(images, 1.5 * luma + 0.5)
+    scene = weight * images + (1 - weight) * jnp.maximum(images, 1.5 * luma(images) + 0.5)
     return jnp.clip(scene + (layer + jnp.flip(layer, (1, 2))), 0, 1)
 
 

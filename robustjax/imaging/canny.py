@@ -1,4 +1,4 @@
-"""Canny's edge detector."""
+"""Canny's edge detector as in scikit-image; `edges.canny_opencv` is that of OpenCV."""
 
 import functools
 from collections.abc import Callable
@@ -6,20 +6,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float
 
-from robustjax.imaging.filters import gaussian_taps
+from robustjax.imaging.edges import connected
+from robustjax.imaging.filters import cut_gaussian_taps
 from robustjax.imaging.resample import separable
-
-_WORD = 32
-_PLACES = np.arange(_WORD, dtype=np.uint32).reshape(1, 1, 1, _WORD, 1)
-_AT_ONCE = 4  # steps of growth before it is asked whether anything grew
 
 
 @functools.lru_cache
 def _smoothing(size: int, sigma: float | int) -> np.ndarray:
     """Returns the matrix (size, size) of a Gaussian along one axis that is cut off at the border, each row with sum 1 again."""
-    taps = gaussian_taps(2 * int(4 * sigma + 0.5) + 1, sigma)
+    taps = cut_gaussian_taps(sigma)
     matrix = np.stack([np.convolve(row, taps)[len(taps) // 2 :][:size] for row in np.eye(size)], axis=1)
     return matrix / matrix.sum(axis=1, keepdims=True)
 
@@ -43,7 +40,7 @@ def canny(images: Float[Array, "b h w c"], *, sigma: float | int = 1.0, low: flo
     down, right = _sobel(smooth)
     strength = jnp.sqrt(down**2 + right**2)
     candidates = (strength >= low) & _is_peak(strength, down, right) & _inside(images.shape[1:3])
-    return _connected(candidates & (strength >= high), candidates)
+    return connected(candidates & (strength >= high), candidates)
 
 
 def _neighbours(images: Array, mode: str) -> Callable[[int, int], Array]:
@@ -78,42 +75,3 @@ def _is_peak(strength: Array, down: Array, right: Array) -> Bool[Array, "b h w c
 def _inside(shape: tuple[int, int]) -> Bool[Array, "1 h w 1"]:
     h, w = shape
     return jnp.zeros((1, h, w, 1), bool).at[:, 1:-1, 1:-1].set(True)
-
-
-def _connected(seeds: Bool[Array, "b h w c"], allowed: Bool[Array, "b h w c"]) -> Bool[Array, "b h w c"]:
-    """Returns the allowed pixels that a chain of allowed neighbours (8 of them) joins to a seed, which must be allowed too."""
-    width, seeds, allowed = seeds.shape[2], _packed(seeds), _packed(allowed)
-
-    def grow(state):
-        reached, _ = state
-        wider = reached
-        for _ in range(_AT_ONCE):
-            wider = _spread(wider) & allowed
-        return wider, jnp.any(wider != reached)
-
-    reached, _ = jax.lax.while_loop(lambda state: state[1], grow, (seeds, jnp.any(seeds != 0)))
-    return _unpacked(reached, width)
-
-
-def _packed(pixels: Bool[Array, "b h w c"]) -> UInt32[Array, "b h words c"]:
-    """Returns 32 pixels of a row in each word, the left one in the lowest bit: a step of growth then is a few operations a word."""
-    b, h, w, c = pixels.shape
-    padded = jnp.pad(pixels, ((0, 0), (0, 0), (0, -w % _WORD), (0, 0))).reshape(b, h, -1, _WORD, c)
-    return jnp.sum(padded.astype(jnp.uint32) << _PLACES, axis=3, dtype=jnp.uint32)
-
-
-def _unpacked(words: UInt32[Array, "b h words c"], width: int) -> Bool[Array, "b h {width} c"]:
-    """Inverse of `_packed`."""
-    b, h, _, c = words.shape
-    bits = words[:, :, :, None] >> _PLACES & 1
-    return bits.reshape(b, h, -1, c)[:, :, :width].astype(bool)
-
-
-def _spread(words: UInt32[Array, "b h words c"]) -> UInt32[Array, "b h words c"]:
-    """Returns the pixels and their 8 neighbours."""
-    zero = (0, 0, 0)
-    before = jax.lax.pad(words, np.uint32(0), (zero, zero, (1, -1, 0), zero)) >> (_WORD - 1)
-    after = jax.lax.pad(words, np.uint32(0), (zero, zero, (-1, 1, 0), zero)) << (_WORD - 1)
-    words = words | words << 1 | words >> 1 | before | after
-    above, below = (jax.lax.pad(words, np.uint32(0), (zero, (i, -i, 0), zero, zero)) for i in (1, -1))
-    return words | above | below

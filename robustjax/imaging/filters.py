@@ -33,6 +33,15 @@ def gaussian_taps(size: int, sigma: float | int) -> np.ndarray:
     return weights / weights.sum()
 
 
+def cut_gaussian_taps(sigma: float | int, *, truncate: float = 4.0) -> np.ndarray:
+    """Returns the taps within `truncate` standard deviations, rounded to whole pixels, as scipy.ndimage cuts them.
+
+    >>> len(cut_gaussian_taps(1.0)), len(cut_gaussian_taps(0.1))
+    (9, 1)
+    """
+    return gaussian_taps(2 * int(truncate * sigma + 0.5) + 1, sigma)
+
+
 @functools.lru_cache
 def gaussian_matrix(size: int, sigma: float | int, *, mode: Border = "nearest", truncate: float = 4.0) -> np.ndarray:
     """Returns the matrix (size, size), float64, read-only, that blurs one axis as scipy.ndimage.gaussian_filter1d does.
@@ -52,9 +61,8 @@ def gaussian_matrix(size: int, sigma: float | int, *, mode: Border = "nearest", 
            [0.274, 0.452, 0.274],
            [0.   , 0.274, 0.726]])
     """
-    reach = int(truncate * sigma + 0.5)
-    taps = gaussian_taps(2 * reach + 1, sigma)
-    source = np.pad(np.arange(size), reach, mode=_PAD[mode])
+    taps = cut_gaussian_taps(sigma, truncate=truncate)
+    source = np.pad(np.arange(size), len(taps) // 2, mode=_PAD[mode])
     matrix = np.zeros((size, size))
     for row in range(size):
         np.add.at(matrix[row], source[row : row + len(taps)], taps)

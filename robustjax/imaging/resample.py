@@ -1,7 +1,5 @@
 """Resampling along one axis at a time, as multiplication by constant matrices."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,13 +59,6 @@ def zoom_points(size: int, factor: float | int) -> tuple[np.ndarray, np.ndarray]
     return low, points - low
 
 
-def zoom_matrix(size: int, factor: float | int) -> np.ndarray:
-    """Returns the matrix (size, size), float64, of `zoom_points`: two entries a row."""
-    low, weight = zoom_points(size, factor)
-    eye = np.eye(size)
-    return (1 - weight[:, None]) * eye[low] + weight[:, None] * eye[low + 1]
-
-
 # (low, weight) of `zoom_points`.
 _Rows = tuple[Int[ArrayLike, " h"], Float[ArrayLike, " h"]]
 _Columns = tuple[Int[ArrayLike, " w"], Float[ArrayLike, " w"]]
@@ -108,21 +99,14 @@ def clipped_zoom(images: Float[Array, "b h w c"], rows: _Rows, columns: _Columns
     return batch_first(zoom_planes(batch_last(images), rows, columns), images.shape[-1])
 
 
-def separable(
-    images: Float[Array, "b h w c"],
-    rows: Float[Array, "h2 h"],
-    columns: Float[Array, "w2 w"],
-    *,
-    between: Callable[[Array], Array] = lambda x: x,
-) -> Float[Array, "b h2 w2 c"]:
+def separable(images: Float[Array, "b h w c"], rows: Float[Array, "h2 h"], columns: Float[Array, "w2 w"]) -> Float[Array, "b h2 w2 c"]:
     """Multiplies the columns' axis by one matrix, then the rows' axis by another.
 
     Args:
         images: any range.
         rows: matrix for the vertical axis.
         columns: matrix for the horizontal axis, which goes first.
-        between: applied after each of the two, for code that rounds half-way.
     """
     # 'highest': accelerators would round the factors to fewer bits than 8-bit levels need.
-    images = between(jnp.einsum("vw,bhwc->bhvc", columns, images, precision=jax.lax.Precision.HIGHEST))
-    return between(jnp.einsum("uh,bhwc->buwc", rows, images, precision=jax.lax.Precision.HIGHEST))
+    images = jnp.einsum("vw,bhwc->bhvc", columns, images, precision=jax.lax.Precision.HIGHEST)
+    return jnp.einsum("uh,bhwc->buwc", rows, images, precision=jax.lax.Precision.HIGHEST)

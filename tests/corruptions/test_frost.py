@@ -8,6 +8,7 @@ import pytest
 from robustjax import corruptions
 from robustjax.core import example_keys
 from robustjax.core.check import InputError
+from robustjax.corruptions import frost
 from robustjax.corruptions.constants import CONSTANTS
 from robustjax.corruptions.frost import scale_picture
 from robustjax.imaging.ice import ice_pictures
@@ -44,6 +45,34 @@ def test_scaling_is_opencvs():
     np.testing.assert_array_equal(scale_picture(picture, 0.3)[..., 0], SCALED)
     np.testing.assert_array_equal(scale_picture(picture, 0.2), picture[2::5, 2::5])
     np.testing.assert_array_equal(scale_picture(picture, 1), picture)
+
+
+def test_photographs_are_prepared_once_if_they_cannot_change(monkeypatch):
+    # Kills: work that is done again in each call; what was made of other pictures, or of the same ones before they were written to,
+    # through a view as well; of another benchmark's size; of others in their order.
+    scaled = []
+    monkeypatch.setattr(frost, "scale_picture", lambda picture, scale: scaled.append(scale) or scale_picture(picture, scale))
+    dark, bright = (np.full((200, 200, 3), level, np.uint8) for level in (10, 90))
+    writeable = bright.copy()
+    view = writeable[:]
+    for picture in (dark, bright, view):
+        picture.flags.writeable = False
+
+    def made(*pictures, scale=0.2):
+        return frost.check_frost((1, 16, 16, 3), scale=scale, frost_images=list(pictures))["frost_images"]
+
+    first = made(dark, bright)
+    assert made(dark, bright) is first and len(scaled) == 2
+    order = made(bright, dark)
+    assert order.levels[0] == 90 and first.levels[0] == 10
+    assert made(dark, bright, scale=0.3).heights[0] == 60 and made(dark).starts.shape == (1,)
+    jaxs = jnp.asarray(bright)
+    assert made(jaxs) is made(jaxs)
+    for picture in (writeable, view):
+        writeable[:] = 90
+        assert made(picture).levels[0] == 90
+        writeable[:] = 30
+        assert made(picture).levels[0] == 30
 
 
 @pytest.mark.parametrize("benchmark", MADE_FOR)

@@ -69,6 +69,59 @@ def test_draws_that_do_not_fit(name, draws, message):
         corruptions.apply(images(), draws, name=name, severity=1)
 
 
+FROST = {"index": [0, 4], "top": [0, 67], "left": [148, 100]}  # the last of our pictures has 99 x 132 pixels once made smaller
+OCCLUSION = {"patch_rows": [[0, 31], [5, 6]], "patch_columns": [[0, 31], [5, 6]]}
+
+
+@pytest.mark.parametrize(
+    "benchmark, name, draws, change, message",
+    [
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": images(fill=np.nan)}, r"draws\['normal'\] hold NaN or infinite"),
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": images(fill=-np.inf)}, "hold NaN or infinite"),
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": None}, "must be an array of numbers, got NoneType"),
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": "a"}, "must be an array of numbers, got str"),
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": [[1.0], [1.0, 2.0]]}, "must be an array of numbers, got list"),
+        ("cifar_c", "gaussian_noise", {"normal": images()}, {"normal": keys()}, "must be an array of numbers, got key"),
+        ("cifar_c", "shot_noise", {"counts": images(fill=0)}, {"counts": images(fill=-3)}, "from 0 to inf, got -3"),
+        ("cifar_c", "shot_noise", {"counts": images(fill=0)}, {"counts": images(fill=1.5)}, "must be whole numbers from 0 to inf, got 1.5"),
+        ("cifar_c", "frost", FROST, {"index": [0, 5]}, r"draws\['index'\] must be whole numbers from 0 to 4, got 5"),
+        ("cifar_c", "frost", FROST, {"index": [-1, 4]}, "got -1"),
+        ("cifar_c", "frost", FROST, {"top": [0, 68]}, "from 0 to 67, got 68"),  # in the first one it would lie inside
+        ("cifar_c", "frost", FROST, {"left": [149, 0]}, "from 0 to 148, got 149"),
+        ("cifar_c", "frost", FROST, {"left": [-5, 0]}, "got -5"),
+        ("cifar_c", "frost", FROST, {"top": [0, 1, 2]}, "draws must hold"),
+        ("mnist_c", "zigzag", {"row": [0, 26], "rise": [-5, 4]}, {"rise": [-6, 0]}, "from -5 to 4, got -6"),
+        ("mnist_c", "zigzag", {"row": [0, 26], "rise": [-5, 4]}, {"rise": [0, 5]}, "from -5 to 4, got 5"),
+        ("mnist_c", "zigzag", {"row": [0, 26], "rise": [-5, 4]}, {"row": [27, 0]}, "from 0 to 26, got 27"),
+        ("mnist_c", "dotted_line", {"row": [[0, 26]] * 2}, {"row": [[0, 27]] * 2}, "from 0 to 26, got 27"),
+        ("mnist_c", "glass_blur", {"move": images(2, 2, 28, 28, fill=3)}, {"move": images(2, 2, 28, 28, fill=7)}, "from 0 to 3, got 7"),
+        ("mnist_c", "glass_blur", {"move": images(2, 2, 28, 28, fill=0)}, {"move": images(2, 2, 28, 28, fill=-1)}, "got -1"),
+        ("mnist_c", "rotate", {"sign": [-1, 1]}, {"sign": [0, 1]}, "from -1 to 1 in steps of 2, got 0"),
+        ("mnist_c", "shear", {"sign": [-1, 1]}, {"sign": [np.nan, 1]}, "NaN"),
+        ("mnist_c", "translate", {"sign": [[-1, 1]] * 2}, {"sign": [[3, 1]] * 2}, "got 3"),
+        ("sensor", "occlusion", OCCLUSION, {"patch_rows": [[0, 99], [0, 0]]}, "from 0 to 31, got 99"),
+        ("sensor", "down_up+occlusion", OCCLUSION, {"patch_columns": [[0, -1], [0, 0]]}, "from 0 to 31, got -1"),
+        ("sensor", "stripes", {"stripe_columns": [[0, 31]] * 2}, {"stripe_columns": [[0, 32]] * 2}, "from 0 to 31, got 32"),
+    ],
+)
+def test_draws_out_of_range(benchmark, name, draws, change, message):
+    # Kills: each range removed or wrong at an end; places of one photograph taken for another's; numbers cut to whole ones in silence;
+    # a chain that forgets its parts' ranges; errors of jax's own; values asked for where they are traced.
+    size = 28 if benchmark == "mnist_c" else 32
+    options = (
+        {"occlusion": {"patches": 2, "size": 8}, "stripes": {"stripes": 2}}.get(name.split("+")[-1], {}) if benchmark == "sensor" else {}
+    )
+    severity = 3 if benchmark == "cifar_c" else None
+    batch = images(2, size, size, 1 if benchmark == "mnist_c" else 3)
+    call = lambda given: corruptions.apply(batch, given, name=name, severity=severity, benchmark=benchmark, **options)  # noqa: E731
+    draws = {key: np.asarray(value) for key, value in draws.items()}
+    with pytest.raises(InputError, match=message) as error:
+        call({**draws, **change})
+    assert "\n" not in str(error.value)
+    np.testing.assert_array_equal(jax.jit(call)(draws), call(draws))
+    assert jax.jit(lambda: call(draws))().shape == batch.shape
+
+
 def test_draws_are_a_dict():
     # Kills: the truth value of an array, asked of draws given without their name.
     with pytest.raises(InputError, match="draws must be a dict of arrays by name, as `draw` returns, got ndarray"):
