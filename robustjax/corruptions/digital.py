@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from robustjax.corruptions.severity import pick
-from robustjax.imaging.color import hsv_to_rgb, rgb_to_hsv
+from robustjax.imaging.color import hsv_to_rgb, rgb_to_hsv, room_for_square
 from robustjax.imaging.jpeg import jpeg, quantization_tables
 from robustjax.imaging.resample import batch_first, batch_last, box_weights
 
@@ -111,5 +111,6 @@ def saturate(images: Float[Array, "b h w 3"], *, constants: tuple, severity: Int
     grey = spread == 0
     depth = jnp.clip(gain * spread + offset * value, 0, value)
     red_stays = jnp.asarray([0, 1, 1], images.dtype).reshape(1, 1, 1, 3)
-    share = jnp.where(grey, red_stays, (value - images) / jnp.where(grey, 1, spread))
+    room = room_for_square(spread)
+    share = jnp.where(grey, red_stays, (value - images) * room / jnp.where(grey, 1, spread * room))
     return jnp.clip(value - depth * share, 0, 1)

@@ -124,7 +124,10 @@ def check_frost(shape: tuple[int, ...], *, scale: float | int, frost_images: Any
     for i, picture in enumerate(frost_images):
         if not is_concrete(picture):
             raise InputError(f"frost_images[{i}] is traced by jit or another transformation; give arrays whose values are known.")
-        picture = np.asarray(picture)
+        try:
+            picture = np.asarray(picture)
+        except ValueError:
+            raise InputError(f"frost_images[{i}] must be uint8 (h, w, 3), RGB, got rows of different lengths.") from None
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
             raise InputError(f"frost_images[{i}] must be uint8 (h, w, 3), RGB, got {picture.dtype} of shape {picture.shape}.")
         height, width = (round(side * scale) for side in picture.shape[:2])

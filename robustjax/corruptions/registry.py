@@ -1,7 +1,6 @@
 """Names of corruptions, and the three doors: `corrupt` is `apply` after `draw`."""
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -31,9 +30,9 @@ from robustjax.corruptions import (
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.corruptions.draws import check_draws
 from robustjax.corruptions.severity import check_severity, truncate
+from robustjax.corruptions.shapes import as_shape, check_shape, warn_of_size
 from robustjax.imaging.color import luma
 
-_SMALLEST = 16  # pixels; below it the constants mean nothing any more
 _OURS = ("constants", "severity", "quantize")  # what entries are given by us, not by users
 
 
@@ -158,23 +157,6 @@ def _names() -> dict[str, tuple[str, ...]]:
 NAMES: dict[str, tuple[str, ...]] = _names()
 """The corruptions of each benchmark, in the order of its paper. A benchmark's own functions also know those of its '_extra'."""
 
-# The side from which on a benchmark's constants are the nearest of its kin: geometric means of the sides they were made for. C-bar:
-# SPIDER, appendix E.
-_MADE_FOR: dict[str, dict[str, tuple[int, int]]] = {
-    "c": {"cifar_c": (0, 32), "tiny_imagenet_c": (46, 64), "imagenet_c": (120, 224)},
-    "cbar": {"cifar_cbar": (0, 32), "imagenet_cbar": (64, 224)},
-    "mnist_c": {"mnist_c": (0, 28)},
-}
-
-
-def nearest(kin: str, height: int, width: int) -> str:
-    """Returns the benchmark of a kin ('c' or 'cbar') whose constants were made for the size nearest to height x width.
-
-    >>> nearest("cbar", 32, 32), nearest("cbar", 64, 64)
-    ('cifar_cbar', 'imagenet_cbar')
-    """
-    return [benchmark for benchmark, (start, _) in _MADE_FOR[kin].items() if start <= (height * width) ** 0.5][-1]
-
 
 def corrupt(
     keys: Array | None,
@@ -199,7 +181,8 @@ def corrupt(
         benchmark: whose constants: a key of NAMES.
         quantize: truncate to the levels k / 255, as the published files are; its derivative is 0. Without, floats before that,
             differentiable where the corruption is: see the function of that name. 'sensor' is never quantised.
-        **options: of the corruption, see the function of that name: those of 'sensor', and `frost_images` of frost.
+        **options: of the corruption, see the function of that name: those of 'sensor', `frost_images` of frost, and
+            `affine_grid` of elastic_transform.
 
     Returns:
         Images in [0, 1], in the dtype of `images` and at least float32.
@@ -230,7 +213,7 @@ def draw(
 
     Args:
         keys: one typed PRNG key for each image; None will do where nothing is random.
-        shape: (b, h, w, c).
+        shape: (b, h, w, c) of images that `apply` takes.
         name, severity, benchmark, **options: as in `corrupt`.
 
     Returns:
@@ -240,10 +223,10 @@ def draw(
         InputError: as in `corrupt`.
     """
     entry, _ = _entry(name, severity, benchmark, options)
-    if len(shape) != 4 or min(shape) < 1:
-        raise InputError(f"shape must be (b, h, w, c) of images, got {tuple(shape)}.")
-    options = _checked(entry, tuple(shape), options)
-    return _draws(entry, keys, tuple(shape), name, benchmark, options)
+    shape = as_shape(shape)
+    check_shape(shape, benchmark)
+    options = _checked(entry, shape, options)
+    return _draws(entry, keys, shape, name, benchmark, options)
 
 
 def apply(
@@ -295,7 +278,10 @@ def _constants(name: str, benchmark: str) -> tuple:
     return CONSTANTS.get(benchmark.removesuffix("_extra"), {}).get(name, (None,))
 
 
-def _entry(name: str, severity: Any, benchmark: str, options: Mapping) -> tuple[Corruption, Int[Array, ""]]:
+def _entry(name: Any, severity: Any, benchmark: Any, options: Mapping) -> tuple[Corruption, Int[Array, ""]]:
+    for what, given in (("name", name), ("benchmark", benchmark)):
+        if not isinstance(given, str):
+            raise InputError(f"{what} must be a string, got {given!r}.")
     if benchmark not in NAMES:
         raise unknown("benchmark", benchmark, NAMES)
     known = [*NAMES[benchmark], *NAMES.get(f"{benchmark}_extra", ())]
@@ -306,7 +292,7 @@ def _entry(name: str, severity: Any, benchmark: str, options: Mapping) -> tuple[
     if len(set(parts)) < len(parts):
         raise InputError(f"each corruption may be in a chain once, got {name!r}.")
     entry = _find(name, benchmark)
-    known = [option for option in _options_of(entry) if option not in _OURS]
+    known = [option for option in dict.fromkeys(_options_of(entry)) if option not in _OURS]
     for option in options:
         if option not in known:
             raise unknown(f"option of the corruption {name!r}:", option, known)
@@ -322,28 +308,10 @@ def _checked(entry: Corruption, shape: tuple[int, ...], options: dict) -> dict:
 
 
 def _check_images(images: ArrayLike, benchmark: str) -> Float[Array, "b h w c"]:
-    """Returns the images in at least float32; refuses tiny ones, warns if another benchmark was made for a nearer size."""
+    """Returns the images in at least float32; warns if another benchmark was made for a nearer size."""
     images = lift(check_images(images))
-    h, w, channels = images.shape[1:]
-    if min(h, w) < _SMALLEST:
-        raise InputError(f"images must be at least {_SMALLEST}x{_SMALLEST} pixels to be corrupted, got {h}x{w}; enlarge them first.")
-    benchmark = benchmark.removesuffix("_extra")
-    if channels not in (1, 3):
-        raise InputError(f"images must have 1 or 3 channels to be corrupted, got {channels}.")
-    if benchmark == "mnist_c" and channels != 1:
-        raise InputError(f"mnist_c is made for grey images, these have {channels} channels; take 'cifar_c' or turn them to grey.")
-    if h != w and benchmark in ("mnist_c", "cifar_cbar", "imagenet_cbar"):
-        raise InputError(f"{benchmark} is defined for square images only, got {h}x{w}; cut or resize them first.")
-    for kin, sizes in _MADE_FOR.items():
-        if benchmark in sizes:
-            closest = nearest(kin, h, w)
-            if closest != benchmark:
-                made_for, other = sizes[benchmark][1], sizes[closest][1]
-                warnings.warn(
-                    f"the constants of {benchmark} were made for {made_for}x{made_for} pixels, these images have {h}x{w}: "
-                    f"{closest} ({other}x{other}) is nearer.",
-                    stacklevel=3,  # the line that called corrupt or apply
-                )
+    check_shape(images.shape, benchmark)
+    warn_of_size(images.shape, benchmark)
     return images
 
 

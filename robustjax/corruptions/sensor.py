@@ -28,7 +28,7 @@ _NOISE, _ROWS, _COLUMNS, _STRIPES = range(4)  # streams of randomness: a part of
 
 
 def check_noise(shape: tuple[int, ...], *, std: Any = None, amplitude: Any = None) -> dict:
-    """Refuses anything but one strength, a number that is not negative."""
+    """Returns the strength as an array; refuses anything but one, a number that is not negative."""
     options = {name: value for name, value in (("std", std), ("amplitude", amplitude)) if value is not None}
     if len(options) != 1:
         given = " and ".join(options) or "neither"
@@ -37,7 +37,8 @@ def check_noise(shape: tuple[int, ...], *, std: Any = None, amplitude: Any = Non
     number = as_number(value) if is_concrete(value) else 0.0
     if number is None or jnp.ndim(value) or not 0 <= number < math.inf:
         raise InputError(f"{name} of noise must be a number, at least 0, in units of pixels in [0, 1], got {value!r}.")
-    return options
+    # Of one type, whether a float, an integer or one of NumPy's: each would be compiled for itself.
+    return {name: jnp.asarray(number, float)} if is_concrete(value) else options
 
 
 def draw_noise(keys: Keys, shape: tuple[int, ...], *, std: Number | None = None, amplitude: Number | None = None) -> Draws:
@@ -67,7 +68,7 @@ def noise(images: Images, draws: Draws, *, std: Number | None = None, amplitude:
     return jnp.clip(images + added, 0, 1)
 
 
-def check_occlusion(shape: tuple[int, ...], *, patches: int = 20, size: Any = (70, 70)) -> dict:
+def check_occlusion(shape: tuple[int, ...], *, patches: Any = 20, size: Any = (70, 70)) -> dict:
     """Returns the options with `size` as (height, width); refuses patches that are larger than the image."""
     height, width = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
     found = {"patches": _whole("patches", patches), "size": (_whole("size", height), _whole("size", width))}
@@ -108,7 +109,7 @@ def occlusion(images: Images, draws: Draws, *, patches: int, size: tuple[int, in
     return _black(images, jnp.einsum("bph,bpw->bhw", rows, columns) > 0)
 
 
-def check_stripes(shape: tuple[int, ...], *, stripes: int = 10, width: int = 6) -> dict:
+def check_stripes(shape: tuple[int, ...], *, stripes: Any = 10, width: Any = 6) -> dict:
     """Refuses stripes that are wider than the image."""
     found = {"stripes": _whole("stripes", stripes), "width": _whole("width", width)}
     if width > shape[2]:
@@ -206,9 +207,10 @@ def _of(function: Callable, given: dict) -> Callable:
 
 
 def _whole(name: str, value: Any) -> int:
-    if not is_concrete(value) or as_number(value) is None or as_number(value) != int(value) or value < 1:
+    number = as_number(value) if is_concrete(value) else None
+    if number is None or not math.isfinite(number) or number != int(number) or number < 1:
         raise InputError(f"{name} must be a whole number, at least 1, got {value!r}.")
-    return int(value)
+    return int(number)
 
 
 def _in_proportion(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from robustjax.core.check import InputError
 from robustjax.core.types import Keys
 from robustjax.corruptions.draws import Draws, normals, take, uniforms
 from robustjax.corruptions.severity import pick
-from robustjax.imaging.color import hsv_to_rgb, luma, rgb_to_hsv
+from robustjax.imaging.color import hsv_to_rgb, luma, rgb_to_hsv, room_for_square
 from robustjax.imaging.motion import streak, streak_table
 from robustjax.imaging.noise_fields import plasma, plasma_draws
 from robustjax.imaging.resample import clipped_zoom, zoom_points
@@ -125,4 +125,8 @@ def brightness(images: Float[Array, "b h w c"], *, constants: tuple, severity: I
     # maximum rather than max: on CPUs a reduction over three neighbours costs more than all the rest.
     value = jnp.maximum(jnp.maximum(images[..., :1], images[..., 1:2]), images[..., 2:])
     brighter = jnp.minimum(value + offset, 1)
-    return jnp.where(value > 0, jnp.minimum(images * (brighter / jnp.where(value > 0, value, 1)), 1), brighter)
+    room = room_for_square(value)
+    scaled = jnp.minimum((images * room) * (brighter / jnp.where(value > 0, value * room, 1)), 1)
+    # The largest channel is taken as it is (so black is grey): through the quotient its derivative would be 1 as what is left of two
+    # terms of offset / V, nothing in the dark.
+    return jnp.where(images == value, brighter, scaled)

@@ -61,3 +61,12 @@ def hsv_to_rgb(hsv: Float[Array, "b h w 3"]) -> Float[Array, "b h w 3"]:
         (low, low, rising, value, value, falling),
     )
     return jnp.stack([jax.lax.select_n(sextant, *cases) for cases in channels], axis=-1)
+
+
+def room_for_square(size: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns 2**80 where `size` is below 2**-40, and 1 elsewhere.
+
+    A quotient's derivative divides by the square of the denominator, which vanishes in float32 below 1e-19. Numerator and
+    denominator times this are the same quotient, to the bit, with room for the square.
+    """
+    return jnp.where(size < 2.0**-40, 2.0**80, 1.0).astype(size.dtype)

@@ -39,6 +39,22 @@ def test_saturate_has_finite_gradients():
             assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.asarray(GRID, dtype))).all()
 
 
+@pytest.mark.parametrize("level", [0.5, 1e-8, 1e-10, 1e-12, 1e-13, 1e-20, 1e-30, 1e-37])
+def test_saturate_has_the_same_gradients_in_the_dark(level):
+    # Kills: a division by the square of the spread, which vanishes in float32. Scaled pixels have scaled results.
+    pixel, gain, offset = np.array([1, 0.3, 0.6]), 0.5, 0.1
+
+    def run(x):
+        return saturate(x.reshape(1, 1, 1, 3), constants=((gain, offset),), severity=jnp.int32(1)).reshape(3)
+
+    share, depth = (1 - pixel) / 0.7, gain * 0.7 + offset
+    of_value = np.outer(np.ones(3), [1, 0, 0])
+    of_share = (of_value - np.eye(3) - np.outer(share, [1, -1, 0])) / 0.7
+    expected = of_value - depth * of_share - np.outer(share, [gain + offset, -gain, 0])
+    got = jax.jit(jax.jacobian(run))(jnp.asarray(pixel * level, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("size", [(17, 40), (37, 23)])
 def test_pixelate_is_pillows_at_any_size(size):
     # Kills: rows and columns swapped; a window short by a pixel at the border; one rounding for two; copies of the wrong neighbour.

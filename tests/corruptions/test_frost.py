@@ -165,6 +165,7 @@ def test_images_larger_than_our_ice(shape):
     [
         (np.zeros((5, 300, 300, 3), np.uint8), "must be a list or tuple of photographs.*got ndarray"),
         ([], "got an empty one"),
+        ([[[1], [2, 3]]], r"frost_images\[0\] must be uint8 \(h, w, 3\), RGB, got rows of different lengths"),
         ([np.zeros((300, 300, 3), np.float32)], r"frost_images\[0\] must be uint8 \(h, w, 3\), RGB, got float32 of shape \(300, 300, 3\)"),
         ([np.zeros((300, 300, 4), np.uint8)], "must be uint8"),
         (

@@ -1,5 +1,6 @@
 """What the doors refuse, what they warn of, and what a severity may be."""
 
+import inspect
 import warnings
 
 import jax
@@ -19,6 +20,11 @@ def keys(n=2):
 
 def images(*shape, fill=0.5, dtype=np.float32):
     return np.full(shape or (2, 32, 32, 3), fill, dtype)
+
+
+def bare(door):
+    """Returns a door without the checks of annotations that the tests switch on: users have none."""
+    return inspect.unwrap(door)
 
 
 @pytest.mark.parametrize(
@@ -43,13 +49,16 @@ def images(*shape, fill=0.5, dtype=np.float32):
         ({"keys": keys(3)}, r"must have shape \(2,\)"),
         ({"keys": jax.random.key(0)}, "single key"),
         ({"keys": None}, "keys must be typed PRNG keys, got NoneType"),
+        ({"name": 3, "benchmark": "sensor"}, "name must be a string, got 3"),
+        ({"name": ["noise"]}, "name must be a string"),
+        ({"benchmark": ["cifar_c"]}, r"benchmark must be a string, got \['cifar_c'\]"),
     ],
 )
 def test_bad_input_gets_one_line(change, message):
-    # Kills: each check removed, one by one; messages of many lines.
+    # Kills: each check removed, one by one; messages of many lines; what is no string split or looked up.
     arguments = {"keys": keys(), "images": images(), **GOOD, **change}
     with pytest.raises(InputError, match=message) as error:
-        corruptions.corrupt(arguments.pop("keys"), arguments.pop("images"), **arguments)
+        bare(corruptions.corrupt)(arguments.pop("keys"), arguments.pop("images"), **arguments)
     assert "\n" not in str(error.value)
 
 
@@ -146,10 +155,41 @@ def test_gradients_reach_pixels_on_the_faces_of_the_box(level):
     assert set(np.unique(gradient)) == {0.0, 1.0}
 
 
-def test_draw_wants_a_shape_of_images():
-    # Kills: a shape without batch axis, whose rows would be taken for images.
-    with pytest.raises(InputError, match=r"shape must be \(b, h, w, c\)"):
-        corruptions.draw(keys(32), (32, 32, 3), **GOOD)
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((32, 32, 3), r"shape must be \(b, h, w, c\) .* got \(32, 32, 3\)"),
+        (None, r"shape must be \(b, h, w, c\) .* got None"),
+        ((2.0, 32, 32, 3), r"shape must be \(b, h, w, c\) .* whole numbers, got \(2.0, "),
+        ((0, 32, 32, 3), r"shape must be \(b, h, w, c\)"),
+        (np.ones((4, 4), int), r"shape must be \(b, h, w, c\)"),
+    ],
+)
+def test_draw_wants_a_shape_of_images(shape, message):
+    # Kills: a shape without batch axis, whose rows would be taken for images; sides that are no whole numbers; the length of None.
+    with pytest.raises(InputError, match=message) as error:
+        bare(corruptions.draw)(keys(), shape, **GOOD)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "shape, change",
+    [
+        ((2, 8, 8, 3), {}),
+        ((2, 32, 32, 2), {}),
+        ((2, 32, 24, 3), {"name": "lines", "benchmark": "cifar_cbar"}),
+        ((2, 28, 28, 3), {"name": "shear", "benchmark": "mnist_c", "severity": None}),
+    ],
+)
+def test_draw_refuses_what_apply_refuses(shape, change):
+    # Kills: a door that checks less than the other; shapes that are refused where they serve.
+    settings = GOOD | change
+    with pytest.raises(InputError) as of_draw:
+        corruptions.draw(keys(), shape, **settings)
+    with pytest.raises(InputError) as of_apply:
+        corruptions.apply(images(*shape), {}, **settings)
+    assert str(of_draw.value) == str(of_apply.value)
+    assert bare(corruptions.draw)(keys(), np.array([2, 16, 20, 3]), **GOOD)["normal"].shape == (2, 16, 20, 3)
 
 
 def test_warns_only_where_another_benchmark_fits_better():
@@ -190,3 +230,13 @@ def test_names_are_those_of_the_constants():
     for benchmark, constants in CONSTANTS.items():
         assert set(TABLE.get(benchmark, ())) <= set(constants), benchmark
         assert set(corruptions.NAMES.get(benchmark, ())) <= set(constants)
+
+
+def test_the_options_are_named():
+    # Kills: an option that the docstring of the door does not mention.
+    from robustjax.corruptions import registry
+
+    for benchmark, table in registry.TABLE.items():
+        for entry in table.values() if benchmark != "sensor" else ():
+            for option in set(registry._options_of(entry)) - set(registry._OURS):
+                assert f"`{option}`" in corruptions.corrupt.__doc__, option

@@ -186,6 +186,12 @@ def test_one_program_for_all_strengths_and_gradients():
         ("noise", {"std": np.nan}, "std of noise must be a number"),
         ("noise", {"std": np.ones(3)}, "std of noise must be a number"),
         ("noise", {"std": 0.1, "severity": 3}, "'noise' has no severities here: leave severity at None, got 3"),
+        ("noise", {"std": [[1], [2, 3]]}, r"std of noise must be a number, .* got \[\[1\], \[2, 3\]\]"),
+        ("occlusion", {"size": 5, "patches": np.nan}, "patches must be a whole number, at least 1, got nan"),
+        ("occlusion", {"size": (5, -np.inf)}, "size must be a whole number, at least 1, got -inf"),
+        ("stripes", {"stripes": np.float32("inf")}, "stripes must be a whole number, at least 1, got .*inf"),
+        ("stripes", {"width": np.nan}, "width must be a whole number, at least 1, got nan"),
+        ("stripes", {"width": [1, [2]]}, "width must be a whole number, at least 1, got "),
         ("occlusion", {}, r"patches of 70x70 pixels are larger than the images, 40x50; .* would be size=\(7, 7\)"),
         ("occlusion", {"size": (40, 51)}, "patches of 40x51 pixels are larger"),
         ("occlusion", {"size": (41, 50)}, "patches of 41x50 pixels are larger"),
@@ -206,10 +212,21 @@ def test_one_program_for_all_strengths_and_gradients():
     ],
 )
 def test_what_is_refused(name, options, message):
-    # Kills: each check, dropped, alone and in chains; draws of a chain that are checked by its parts only.
+    # Kills: each check, dropped, alone and in chains; draws of a chain that are checked by its parts only; errors of int() and NumPy.
     with pytest.raises(InputError, match=message) as error:
         corrupt(name, **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_strength_of_any_type_runs_in_one_program():
+    # Kills: a program for each of float, int and NumPy's types; a strength that loses its digits in float64.
+    from robustjax.corruptions import registry
+
+    x = images((2, 17, 19, 1))
+    before = registry._apply._cache_size(), registry._draw._cache_size()
+    for std in (1.0, 1, np.float32(1), np.float64(1), np.int64(1), jnp.float32(1), jnp.int32(1), jnp.bfloat16(1)):
+        np.testing.assert_array_equal(corrupt("noise", x, std=std), corrupt("noise", x, std=1.0))
+    assert (registry._apply._cache_size(), registry._draw._cache_size()) == (before[0] + 1, before[1] + 1)
 
 
 def test_a_traced_strength_is_one_number():

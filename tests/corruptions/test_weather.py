@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from robustjax import corruptions
 from robustjax.core import example_keys
 from robustjax.corruptions.constants import CONSTANTS
+from robustjax.corruptions.weather import brightness
 from robustjax.imaging.noise_fields import plasma
 
 KEYS = example_keys(jax.random.key(0), jnp.arange(3))
@@ -43,3 +45,25 @@ def test_brightness_without_hsv_is_brightness_through_hsv():
         assert through.dtype == jnp.float64
     got = corruptions.apply((levels / 255).astype(np.float32), {}, name="brightness", severity=5, quantize=False)
     np.testing.assert_allclose(got, through, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.5, 1e-8, 1e-10, 1e-12, 1e-13, 1e-20, 1e-30, 1e-37])
+def test_gradients_of_brightness_in_the_dark(value):
+    # Kills: the 1 of the largest channel lost between two huge terms; a division by the square of V, which vanishes in float32.
+    offset, pixel = 0.1, np.array([0.5, 1, 0.0])
+
+    def run(x):
+        return brightness(x.reshape(1, 1, 1, 3), constants=(offset,), severity=jnp.int32(1)).reshape(3)
+
+    # x (V + o) / V, by the other channels and by V.
+    scale = (value + offset) / value
+    expected = scale * np.diag([1, 0, 1]) + np.outer(pixel * (1 - scale) + [0, scale, 0], [0, 1, 0])
+    expected[1, 1] = 1
+    got = np.asarray(jax.jit(jax.jacobian(run))(jnp.asarray(pixel * value, jnp.float32)))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_black_has_the_gradients_of_brightness_of_grey():
+    # Kills: NaN of the branch not taken; black whose channels are left without a gradient.
+    gradient = jax.grad(lambda x: brightness(x, constants=(0.1,), severity=jnp.int32(1)).sum())(jnp.zeros((1, 1, 1, 3)))
+    assert jnp.isfinite(gradient).all() and abs(gradient.sum() - 3) < 1e-6
