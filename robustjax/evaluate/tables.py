@@ -12,9 +12,11 @@ def markdown(report: dict, *, details: bool = False) -> str:
     """Returns a report as Markdown.
 
     Args:
-        report: from report.collect, or its JSON.
+        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py.
         details: add a table for each benchmark by corruption, by severity, and for each row by both.
     """
+    if "sizes" in report:
+        return "\n".join(_speeds(report)) + "\n"
     rows = report["rows"]
     shown = _columns(rows[0]["metrics"])
     lines = [f"### {report['title']}", ""]
@@ -183,3 +185,30 @@ def _details(report: dict, benchmark: str) -> list[str]:
             *_table(["corruption", *(f"severity {s + 1}" for s in range(count))], both),
         ]
     return lines
+
+
+def _speeds(report: dict) -> list[str]:
+    """Returns images/s of every corruption at every size, ours, the peer's and their ratio."""
+    heads, columns = ["corrupted images/s"], []
+    for found in report["sizes"]:
+        heads += [f"{found['size']} px: robustjax", "imagecorruptions", "times faster"]
+        speeds = {row["name"]: (*_of_both(row["images_per_second"]), row["times_faster"]) for row in found["rows"]}
+        columns.append(speeds | {"all 15 x 5": (*_of_both(found["images_per_second_over_all"]), found["times_faster_over_all"])})
+    rows = [[name, *(_speed(value) for column in columns for value in column[name])] for name in columns[0]]
+    where = report["environment"]
+    batches = ", ".join(f"{found['rows'][0]['batch']} at {found['size']} px" for found in report["sizes"])
+    return [
+        *_table(heads, rows),
+        "",
+        f"Means over five severities; batches of {batches}; hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax "
+        f"{where['jax']}; the peer runs one process a core, ours one virtual device a core; the fastest of the rounds of each.  ",
+        f"Command: `{report['command']}`.",
+    ]
+
+
+def _of_both(speeds: dict) -> tuple[float, float]:
+    return speeds["ours"], speeds["peer"]
+
+
+def _speed(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
