@@ -15,7 +15,7 @@ _SMALLEST = 16  # pixels; below it the constants mean nothing any more
 _MADE_FOR: dict[str, dict[str, tuple[int, int]]] = {
     "c": {"cifar_c": (0, 32), "tiny_imagenet_c": (46, 64), "imagenet_c": (120, 224)},
     "cbar": {"cifar_cbar": (0, 32), "imagenet_cbar": (64, 224)},
-    "mnist_c": {"mnist_c": (0, 28)},
+    "mnist_c": {"mnist_c": (0, 28), "tiny_imagenet_c": (46, 64), "imagenet_c": (120, 224)},
 }
 
 
@@ -63,13 +63,12 @@ def warn_of_size(shape: tuple[int, ...], benchmark: str) -> None:
     """Warns if another benchmark was made for a size nearer to that of the images."""
     h, w = shape[1:3]
     benchmark = benchmark.removesuffix("_extra")
-    for kin, sizes in _MADE_FOR.items():
-        if benchmark in sizes:
-            closest = nearest(kin, h, w)
-            if closest != benchmark:
-                made_for, other = sizes[benchmark][1], sizes[closest][1]
-                warnings.warn(
-                    f"the constants of {benchmark} were made for {made_for}x{made_for} pixels, these images have {h}x{w}: "
-                    f"{closest} ({other}x{other}) is nearer.",
-                    stacklevel=4,  # the line that called corrupt or apply
-                )
+    kin, sizes = next(((kin, sizes) for kin, sizes in _MADE_FOR.items() if benchmark in sizes), (None, {}))
+    closest = nearest(kin, h, w) if kin else benchmark
+    if closest != benchmark:
+        made_for, other = sizes[benchmark][1], sizes[closest][1]
+        warnings.warn(
+            f"the constants of {benchmark} were made for {made_for}x{made_for} pixels, these images have {h}x{w}: "
+            f"{closest} ({other}x{other}) is nearer.",
+            stacklevel=4,  # the line that called corrupt or apply
+        )

@@ -204,6 +204,8 @@ def test_warns_only_where_another_benchmark_fits_better():
     for size, benchmark, nearer in cases:
         with pytest.warns(UserWarning, match=f"{nearer} .* is nearer"):
             corruptions.apply(images(1, size, size, 1), None, name="contrast", severity=1, benchmark=benchmark)
+    with pytest.warns(UserWarning, match="mnist_c were made for 28x28 .* tiny_imagenet_c .* is nearer"):
+        corruptions.apply(images(1, 64, 64, 1), None, name="stripe", benchmark="mnist_c")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for size, benchmark in ((16, "cifar_c"), (28, "cifar_c"), (64, "tiny_imagenet_c"), (96, "tiny_imagenet_c"), (299, "imagenet_c")):

@@ -69,6 +69,11 @@ def test_values_before_truncation(name):
     for severity in range(1, 6):
         got = corruptions.apply(images.astype(np.float32), {}, name=name, severity=severity, quantize=False)
         np.testing.assert_allclose(np.asarray(got) * 255, expected[severity - 1], atol=official.NEAR)
+    tiny = reference.load("corruptions/tiny_c_exact.npz")
+    for severity in range(1, 6):
+        arguments = {"name": name, "severity": severity, "benchmark": "tiny_imagenet_c", "quantize": False}
+        got = corruptions.apply((tiny["images"][:2] / 255).astype(np.float32), {}, **arguments)
+        np.testing.assert_allclose(np.asarray(got) * 255, tiny[f"{name}__float"][severity - 1], atol=official.NEAR)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -1,10 +1,12 @@
 """MNIST-C against outputs of the official code: by replayed draws, and by the statistics of our own draws."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from robustjax import corruptions
+from robustjax.corruptions import mnist, weather
 from robustjax.corruptions.constants import CONSTANTS
 from robustjax.corruptions.registry import TABLE
 from tests.goldens import official, reference
@@ -74,6 +76,19 @@ def test_digits(name):
         got = corruptions.apply(images, draws, **arguments, quantize=False)
         assert got.dtype == images.dtype
         np.testing.assert_allclose(np.asarray(got) * 255, expected, rtol=0, atol=official.NEAR)
+
+
+def test_other_strengths():
+    # Kills: a factor or an offset that is right for the published strength only.
+    images, data = jnp.asarray(digits()[:16], jnp.float32), reference.load("corruptions/mnist_c_outputs.npz")
+    strengths = reference.load("corruptions/severities.json")["mnist_c"]
+    for row in range(5):
+        constant = strengths["scale"]["all_five"][row], strengths["brightness"]["all_five"][row]
+        for name, got in (
+            ("scale", mnist.scale(images, constants=(tuple(constant[0]),))),
+            ("brightness", weather.brightness(images, constants=(constant[1],), severity=jnp.int32(1))),
+        ):
+            np.testing.assert_allclose(np.asarray(got)[..., 0] * 255, data[f"{name}__all5"][row], atol=1e-3)
 
 
 @pytest.mark.parametrize("name", RANDOM)
