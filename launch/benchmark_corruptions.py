@@ -165,9 +165,12 @@ def main() -> None:
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count={os.cpu_count()}"
     import json
 
+    import jax
+
     from robustjax import corruptions
     from robustjax.io import log, results
 
+    jax.config.update("jax_compilation_cache_dir", None)  # compilation is measured too
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for size in map(int, _SIZES.value):
