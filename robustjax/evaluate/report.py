@@ -72,7 +72,10 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
 
 def _summary(workdir: Path, found: list[dict]) -> dict:
     """Returns one run's numbers."""
-    config = results.completed(results.read_json(workdir / "config.json"))
+    stored = results.read_json(workdir / "config.json")
+    if not isinstance(stored, dict):
+        raise InputError(f"{workdir / 'config.json'} is missing or damaged: a table needs it; copy the run's folder again.")
+    config = results.completed(stored)
     training = results.read_json(workdir / "training.json") or {}
     by_name = {result["name"]: result for result in found}
     clean = by_name["clean"]

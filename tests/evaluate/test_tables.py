@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from robustjax import corruptions, metrics
+from robustjax.core.check import InputError
 from robustjax.corruptions.constants import CONSTANTS, EXTRA
 from robustjax.evaluate import report, suites
 from robustjax.io import results
@@ -36,6 +37,14 @@ def rows_of(text, heading):
     """Returns the cells of the table under a heading."""
     lines = text.split(f"#### {heading}\n\n")[1].split("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def test_a_folder_without_its_configuration_is_one_line(tmp_path):
+    # Kills: an AttributeError of None once everything has been measured.
+    folder, found = run_of(tmp_path / "run", "clean", lambda item: 0.1)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json is missing or damaged"):
+        report.collect([(folder, found)])
 
 
 def test_imagenet_c_is_normalised_by_alexnet(tmp_path):
