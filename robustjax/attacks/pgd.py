@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from robustjax.attacks.objectives import OBJECTIVES, as_partial, count_classes
+from robustjax.attacks.doors import check_classes, check_count, check_finite, check_start, check_threat
+from robustjax.attacks.network import as_partial, count_classes
+from robustjax.attacks.objectives import OBJECTIVES
 from robustjax.attacks.projections import random_in_ball, to_ball_and_box, unit_step
 from robustjax.core import loops, registry
-from robustjax.core.check import InputError, as_number, check_images, check_keys, check_labels, is_concrete
+from robustjax.core.check import InputError, as_number, check_images, check_keys, is_concrete
 from robustjax.core.numerics import lift
 from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, KeysLike, LogitsFn, Scalar, ThreatModel
@@ -110,9 +111,10 @@ def pgd(
     """
     logits_fn = as_partial(logits_fn)
     images = lift(check_images(images))
-    aim = _checked_aim(labels, targets, count_classes(logits_fn, images), images.shape[0])
+    name, given = ("labels", labels) if targets is None else ("targets", targets)
+    aim = check_classes(given, count_classes(logits_fn, images), images.shape[0], name=name)
     _check_options(threat, steps, step_size, objective, random_start, restarts)
-    start = None if start is None else _checked_start(start, images)
+    start = None if start is None else check_start(start, images)
     if random_start and (start is None or restarts > 1):
         keys = check_keys(keys, images.shape[0])
     config = _Config(threat.norm, objective, targets is not None, best)
@@ -130,7 +132,8 @@ def pgd(
         if best or restarts > 1:
             state = _finish(context, state, config=config)
         kept = state if kept is None else _choose(kept, state)
-    _refuse_nan(kept)
+    with jax.debug_nans(False):
+        check_finite(_with_nan(kept.loss, kept.images))
     return kept.best if best else kept.images
 
 
@@ -196,53 +199,19 @@ def _choose(kept: _State, new: _State) -> _State:
     return jax.tree.map(lambda a, b: jnp.where(better.reshape(-1, *[1] * (a.ndim - 1)), b, a), kept, new)
 
 
-def _checked_aim(labels: Any, targets: Any, num_classes: int, b: int) -> Array:
-    """Returns the labels to leave or the targets to reach."""
-    name, given = ("labels", labels) if targets is None else ("targets", targets)
-    if given is None:
-        raise InputError("labels must be class numbers (b,), got None, which will do only where targets are given.")
-    aim = check_labels(given, num_classes=num_classes, name=name)
-    if aim.shape[0] != b:
-        raise InputError(f"{name} must have shape ({b},), one for each image, got {aim.shape}.")
-    return aim
-
-
-def _checked_start(start: Any, images: Array) -> Array:
-    start = jnp.asarray(start)
-    if start.shape != images.shape or not jnp.issubdtype(start.dtype, jnp.floating):
-        raise InputError(f"start must be floats of the images' shape {images.shape}, got {start.dtype} {start.shape}.")
-    if is_concrete(start) and not np.isfinite(np.asarray(start, np.float64)).all():
-        raise InputError("start holds NaN or infinite values; look at what made them.")
-    return start.astype(images.dtype)
-
-
 def _check_options(threat: Any, steps: Any, step_size: Any, objective: Any, random_start: bool, restarts: Any) -> None:
-    if not isinstance(threat, ThreatModel):
-        raise InputError(f"threat must be core.ThreatModel(norm, eps), e.g. ThreatModel('linf', 8 / 255), got {threat!r}.")
+    check_threat(threat)
     if objective not in OBJECTIVES:
         raise registry.unknown("objective", objective, OBJECTIVES)
-    if not isinstance(steps, int | np.integer) or steps < 0:
-        raise InputError(f"steps must be an integer >= 0, got {steps!r}.")
+    check_count("steps", steps, 0)
     if is_concrete(step_size) and not 0 < (as_number(step_size) or 0) < math.inf:
         raise InputError(f"step_size is in units of [0, 1] pixels and must be finite and > 0, got {step_size!r}.")
-    if not isinstance(restarts, int | np.integer) or restarts < 1:
-        raise InputError(f"restarts must be an integer >= 1, got {restarts!r}.")
+    check_count("restarts", restarts)
     if restarts > 1 and not random_start:
         raise InputError(f"restarts={restarts} without random starts would run the same attack {restarts} times; set random_start=True.")
 
 
-def _refuse_nan(state: _State) -> None:
-    """Fails where the network returned NaN: such an example would count as robust or broken by accident."""
-    if not is_concrete(state):
-        return
-    bad = np.asarray(_has_nan(state.loss, state.images))
-    if bad.any():
-        raise InputError(
-            f"logits_fn returned NaN or infinite logits, or gradients that are NaN, on {bad.sum()} of {bad.size} images, "
-            f"first at position {bad.argmax()}; look at the network's weights."
-        )
-
-
 @jax.jit
-def _has_nan(loss: Array, images: Array) -> Array:
-    return jnp.isnan(loss) | jnp.isnan(images).any((1, 2, 3))
+def _with_nan(loss: Array, images: Array) -> Array:
+    """Returns the loss, NaN also where the gradient was."""
+    return jnp.where(jnp.isnan(images).any((1, 2, 3)), jnp.nan, loss)

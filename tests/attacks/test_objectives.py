@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax.attacks.objectives import OBJECTIVES, as_partial, count_classes, cross_entropy, margin
+from robustjax.attacks.network import as_partial, count_classes
+from robustjax.attacks.objectives import OBJECTIVES, cross_entropy, margin
 from robustjax.core import InputError
 from robustjax.core.numerics import lift
 
