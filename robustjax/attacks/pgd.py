@@ -148,7 +148,7 @@ def _begin(first: Array, images: Array, aim: Array, kept: _State | None, config:
 def _measure(images: Array, context: _Context, aim: Array, config: _Config):
     """Returns the sum of what is climbed, and per example its value and whether the network is fooled."""
     logits = lift(context.logits_fn(images))
-    value = OBJECTIVES[config.objective](logits, aim)
+    value = OBJECTIVES[config.objective].compute(logits, aim)
     hit = jnp.argmax(logits, axis=-1).astype(aim.dtype) == aim
     loss, success = (-value, hit) if config.targeted else (value, ~hit)
     return jnp.sum(loss), (loss.astype(images.dtype), success)

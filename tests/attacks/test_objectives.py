@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustjax.attacks.network import as_partial, count_classes
-from robustjax.attacks.objectives import OBJECTIVES, cross_entropy, margin
+from robustjax.attacks.objectives import OBJECTIVES, cross_entropy, dlr, evaluate, for_classes, margin
 from robustjax.core import InputError
 from robustjax.core.numerics import lift
 
@@ -30,14 +30,35 @@ def test_values_and_gradients():
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_larger_is_more_wrong_and_saturation_is_finite(name):
-    # Kills: an objective of the other sign in the table; log(softmax); bfloat16 arithmetic.
-    rising = jnp.stack([jnp.array([5.0, 0.0, 0.0]), jnp.array([1.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])])
-    values = OBJECTIVES[name](rising, jnp.zeros(3, jnp.int32))
+    # Kills: an objective of the other sign in the table, or one that reads what another one does; log(softmax); bfloat16 arithmetic.
+    rising = jnp.array([[5.0, 2.0, 1.0, 0.0], [3.0, 2.0, 1.0, 0.0], [1.0, 3.0, 2.0, 0.0]])
+    zeros = jnp.zeros(3, jnp.int32)
+    values = evaluate(name, rising, zeros, zeros + 1, jnp.array([[9.0, 2.0, 1.0, 0.0]] * 3))
     assert values[0] < values[1] < values[2]
-    saturated = jnp.array([[1e4, -1e4, 0.0], [-1e4, 1e4, 0.0]])
-    value, gradient = jax.value_and_grad(lambda z: OBJECTIVES[name](z, jnp.zeros(2, jnp.int32)).sum())(saturated)
+    saturated = jnp.array([[1e4, -1e4, 0.0, 1.0], [-1e4, 1e4, 0.0, 1.0], [2.0, 2.0, 2.0, 2.0]])
+    value, gradient = jax.value_and_grad(lambda z: evaluate(name, z, zeros, zeros + 1, saturated[::-1]).sum())(saturated)
     assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
-    assert OBJECTIVES[name](saturated.astype(jnp.bfloat16), jnp.zeros(2, jnp.int32)).dtype == jnp.float32
+    assert evaluate(name, saturated.astype(jnp.bfloat16), zeros, zeros + 1, saturated).dtype == jnp.float32
+
+
+def test_ratio_does_not_see_scale_or_shift_and_divergence_is_that_from_the_clean_logits():
+    # Kills: a denominator that is not a difference of logits; KL in the other direction; KL between logits and labels.
+    logits = jnp.array([[2.0, 1.0, -1.0, 0.5], [0.0, 0.5, 3.0, -2.0]])
+    np.testing.assert_allclose(dlr(7 * logits + 3, LABELS), dlr(logits, LABELS), rtol=1e-5)
+    np.testing.assert_allclose(dlr(logits, LABELS), [-1 / 1.5, 2.5 / 3], rtol=1e-5)
+    p, q = jax.nn.softmax(logits), jax.nn.softmax(logits[::-1])
+    np.testing.assert_allclose(evaluate("kl", logits[::-1], clean_logits=logits), (p * jnp.log(p / q)).sum(1), rtol=1e-5)
+
+
+def test_few_classes_fall_back_in_one_line():
+    # Kills: DLR of three classes, whose third largest is the smallest; a fallback in silence; a message for four classes.
+    assert [for_classes(name, 4) for name in OBJECTIVES] == list(OBJECTIVES)
+    for name, instead in (("dlr", "cw"), ("dlr_targeted", "logit_difference")):
+        with pytest.warns(UserWarning, match=f"{name!r} compares 4 classes and the network has 3: climbing {instead!r}"):
+            assert for_classes(name, 3) == instead
+    assert for_classes("ce", 2) == "ce"
+    with pytest.raises(InputError, match="did you mean 'dlr'"):
+        for_classes("dlrr", 10)
 
 
 def test_only_functions_are_found_again():
