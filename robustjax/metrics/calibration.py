@@ -56,12 +56,14 @@ def calibration_sums(
     confidence = lift(confidence)
     # Edges are k / bins rounded once, so that a confidence given as 3/15 lies on the edge whatever its dtype.
     edges = jnp.asarray((np.arange(1, bins) / bins).astype(confidence.dtype))
-    index = jnp.searchsorted(edges, confidence, side="left")
+    # Comparisons and sums rather than a search and a scatter: they also take rows that are sharded over an Explicit mesh.
+    index = jnp.sum(edges[None, :] < confidence[:, None], axis=1, dtype=jnp.int32)
+    inside = (index[:, None] == jnp.arange(bins, dtype=jnp.int32)[None, :]) & mask[:, None]
 
     def total(values):
-        return jnp.zeros((bins,), values.dtype).at[index].add(jnp.where(mask, values, 0))
+        return jnp.sum(jnp.where(inside, values[:, None], 0), axis=0, dtype=values.dtype)
 
-    return CalibrationSums(total(jnp.ones_like(index, jnp.int32)), total(confidence), total(correct.astype(jnp.int32)))
+    return CalibrationSums(total(jnp.ones_like(index)), total(confidence), total(correct.astype(jnp.int32)))
 
 
 def calibration_error(sums: CalibrationSums) -> Float[Array, ""]:

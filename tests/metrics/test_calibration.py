@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from robustjax.core import InputError
 from robustjax.metrics import calibration_error, calibration_sums, expected_calibration_error
@@ -103,3 +104,14 @@ def test_bad_input_says_so(call, message):
     # Kills: an error of 0, 'perfect', for no examples or for NaN.
     with jax.debug_nans(False), pytest.raises(InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_rows_sharded_over_an_explicit_mesh(wrap):
+    # Kills: searchsorted and scatters, which have no rule for rows that carry their sharding in their type.
+    confidence, correct = draws(16)
+    confidence = confidence.astype(np.float32)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    rows = jax.device_put((confidence, correct), NamedSharding(mesh, PartitionSpec("data")))
+    alone = calibration_sums(confidence, correct)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), wrap(calibration_sums)(*rows), alone)
