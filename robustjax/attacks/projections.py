@@ -5,10 +5,11 @@ All sizes are per image, over all of its pixels and channels, in units of [0, 1]
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from robustjax.core.numerics import image_norm
 from robustjax.core.types import Keys, Norm, Scalar
@@ -53,14 +54,76 @@ def to_ball(delta: Float[Array, "b h w c"], eps: Scalar, *, norm: Norm) -> Float
         return jnp.clip(delta, -eps, eps)
     if norm == "l2":
         return delta * _per_image(jnp.minimum(1, eps / jnp.maximum(image_norm(delta), TINY)))
-    size = jnp.abs(delta).reshape(delta.shape[0], -1)
-    falling = -jnp.sort(-size, axis=1)
-    # The threshold theta solves sum max(size - theta, 0) = eps, over the k largest of the sizes.
-    sums = jnp.cumsum(falling, axis=1)
-    rank = jnp.arange(1, size.shape[1] + 1, dtype=size.dtype)[None, :]
-    k = jnp.maximum(jnp.sum(falling * rank > sums - eps, axis=1, keepdims=True), 1)
-    theta = (jnp.take_along_axis(sums, k - 1, axis=1) - eps) / k.astype(size.dtype)
-    return jnp.sign(delta) * jnp.maximum(jnp.abs(delta) - _per_image(jnp.maximum(theta[:, 0], 0)), 0)
+    return jnp.sign(delta) * _shrink(jnp.abs(delta), jnp.full_like(delta, jnp.inf), eps)
+
+
+def l1_ball_and_box(
+    delta: Float[Array, "b h w c"], images: Float[Array, "b h w c"], eps: Scalar | Float[Array, "b 1"]
+) -> Float[Array, "b h w c"]:
+    """Projects perturbations onto what the L1 ball and the box have in common: the nearest point of it in the Euclidean sense.
+
+    The point sign(delta_i) min(max(|delta_i| - lambda, 0), u_i), where u_i is the way to the box in that direction and lambda the
+    least number >= 0 that brings its L1 norm to `eps`: Croce and Hein, ICML 2021, Proposition 2.1. The official
+    L1_projection(x, y, eps) returns how far that is from y: l1_ball_and_box(y, x, eps) - y.
+
+    lambda is found by Newton steps kept in a bracket, not by sorting the 2 h w c places where its equation bends: the same number
+    to rounding, many times sooner. Not differentiable.
+
+    Args:
+        delta: perturbations; images + delta may lie outside of the box.
+        images: (b, h, w, c) in [0, 1].
+        eps: radius, or one for each image.
+
+    Returns:
+        The projected perturbations, of norm at most eps to rounding; added to the images they may leave [0, 1] by rounding.
+
+    >>> l1_ball_and_box(jnp.array([[[[1.0, -1.0]]]]), jnp.array([[[[0.75, 0.75]]]]), 0.75).ravel()
+    Array([ 0.25, -0.5 ], dtype=float32)
+    """
+    room = jnp.where(delta > 0, 1 - images, images)
+    return jnp.sign(delta) * _shrink(jnp.abs(delta), jnp.maximum(room, 0), jnp.asarray(eps, delta.dtype))
+
+
+class _Search(NamedTuple):
+    """The search for lambda, one row an image."""
+
+    count: Array  # () of steps
+    at: Float[Array, "b 1"]
+    low: Float[Array, "b 1"]  # the sum is above eps here, unless `found`
+    high: Float[Array, "b 1"]  # and at most eps here
+    found: Bool[Array, "b 1"]
+
+
+def _shrink(size: Float[Array, "b h w c"], room: Float[Array, "b h w c"], eps: Array) -> Float[Array, "b h w c"]:
+    """Returns min(max(size - lambda, 0), room) with the least lambda >= 0 such that each image's values sum to at most `eps`."""
+    shape = size.shape
+    size, room = jax.lax.stop_gradient((size.reshape(shape[0], -1), room.reshape(shape[0], -1)))
+    rounding = jnp.finfo(size.dtype).eps
+
+    def shrunk(at):
+        return jnp.minimum(jnp.maximum(size - at, 0), room)
+
+    def step(s: _Search) -> _Search:
+        over = jnp.sum(shrunk(s.at), axis=1, keepdims=True) - eps
+        slope = jnp.sum((size > s.at) & (size - room < s.at), axis=1, keepdims=True).astype(size.dtype)
+        low, high = jnp.where(over > 0, s.at, s.low), jnp.where(over > 0, s.high, s.at)
+        newton = s.at + over / jnp.maximum(slope, 1)
+        # Halving the bracket now and then bounds the number of steps where Newton's creep.
+        creeping = (s.count % 2 == 1) & (high - low > (s.high - s.low) / 2)
+        at = jnp.where((low < newton) & (newton < high) & ~creeping, newton, (low + high) / 2)
+        hit, narrow = jnp.abs(over) <= 8 * rounding * eps, high - low <= rounding * high
+        at = jnp.where(hit, s.at, jnp.where(narrow, high, at))
+        # An image that is done stays as it is: what it gets must not depend on the others.
+        row = [jnp.where(s.found, old, new) for old, new in ((s.at, at), (s.low, low), (s.high, high))]
+        return _Search(s.count + 1, *row, s.found | hit | narrow)
+
+    zero = jnp.zeros_like(size[:, :1])
+    inside = jnp.sum(shrunk(zero), axis=1, keepdims=True) <= eps
+    # NaN would never be found: such an image stays NaN.
+    lost = jnp.isnan(size).any(1, keepdims=True)
+    begun = _Search(jnp.int32(0), zero, zero, jnp.max(size, axis=1, keepdims=True), inside | lost)
+    found = jax.lax.while_loop(lambda s: (s.count < 200) & ~s.found.all(), step, begun)
+    return shrunk(jnp.where(found.found, found.at, found.high)).reshape(shape)
 
 
 def to_ball_and_box(

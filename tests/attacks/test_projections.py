@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from robustjax.attacks.projections import random_in_ball, to_ball, to_ball_and_box, unit_step
+from robustjax.attacks.projections import l1_ball_and_box, random_in_ball, to_ball, to_ball_and_box, unit_step
 from robustjax.core import example_keys
 from robustjax.core.numerics import image_norm
 
@@ -77,3 +77,35 @@ def test_draws_are_uniform_in_the_ball(norm):
     assert abs(scipy.stats.spearmanr(points[:, 0], points[:, 1]).statistic) < 5 / np.sqrt(n)
     few = random_in_ball(keys(7), jnp.zeros((7, 2, 1, 3)), eps, norm=norm)
     np.testing.assert_allclose(few.reshape(7, d), points[:7], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_ball_and_box_together_give_the_nearest_point(dtype):
+    # Kills: projecting onto one after the other; a multiplier below 0, which moves points that lie inside; a search that stops early,
+    # or that runs on with the images that need longer; room taken on the wrong side. See the characterisation above.
+    rng = np.random.default_rng(4)
+    with jax.enable_x64():
+        images = jnp.asarray(rng.uniform(size=(8, 4, 3, 2)).round(1), dtype)  # with pixels at 0 and 1
+        delta = jnp.asarray(rng.standard_cauchy(images.shape), dtype) * jnp.asarray(np.geomspace(1e-3, 100, 8)[:, None, None, None], dtype)
+        both = jax.jit(l1_ball_and_box)
+        p = both(delta, images, 2.0)
+        slack = 1e-5 if dtype == np.float32 else 1e-12
+        assert (image_norm(p, "l1") <= 2 + slack).all() and (images + p >= -slack).all() and (images + p <= 1 + slack).all()
+        box = rng.uniform(size=(4000, 24)) - np.asarray(images).reshape(8, 1, 24)
+        box *= np.minimum(1, 2 / np.abs(box).sum(-1, keepdims=True)) * rng.uniform(0.5, 1, (8, 4000, 1))  # towards the image: inside
+        outward, flat = (np.asarray(a, np.float64).reshape(8, 1, 24) for a in (delta - p, p))
+        steepest = np.abs(outward).max()
+        assert ((outward * (box - flat)).sum(-1) <= 10 * slack * (1 + steepest)).all()
+        np.testing.assert_array_equal(p[0], np.clip(delta[0], -images[0], 1 - images[0]))
+        for i in range(8):
+            np.testing.assert_allclose(both(delta[i : i + 1], images[i : i + 1], 2.0)[0], p[i], atol=slack / 10)
+        np.testing.assert_array_equal(both(delta, images, 0.0), 0)
+
+
+def test_a_lost_image_stays_lost_and_alone():
+    # Kills: a search that never ends on NaN, or returns 0 for it, or takes the other images with it.
+    delta, both = normal(5), jax.jit(l1_ball_and_box)
+    with jax.debug_nans(False):
+        p = both(delta.at[2, 0, 0, 0].set(jnp.nan), jnp.full_like(delta, 0.5), 1.0)
+    assert np.isnan(p[2]).any()
+    np.testing.assert_array_equal(np.delete(p, 2, 0), np.delete(both(delta, jnp.full_like(delta, 0.5), 1.0), 2, 0))
