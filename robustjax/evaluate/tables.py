@@ -3,6 +3,8 @@
 import statistics
 from collections.abc import Callable, Iterable
 
+from robustjax.core import threats
+from robustjax.evaluate import robustness
 from robustjax.evaluate.suites import SENSOR
 
 _VALIDATION = {"clean": "clean images", "cbar": "images under C-bar", "all": "images under all of C-bar"}
@@ -12,11 +14,13 @@ def markdown(report: dict, *, details: bool = False) -> str:
     """Returns a report as Markdown.
 
     Args:
-        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py.
+        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py or launch/benchmark_attacks.py.
         details: add a table for each benchmark by corruption, by severity, and for each row by both.
     """
     if "sizes" in report:
         return "\n".join(_speeds(report)) + "\n"
+    if "times_faster" in report.get("attacks", [{}])[0]:
+        return "\n".join(_attack_seconds(report)) + "\n"
     rows = report["rows"]
     shown = _columns(rows[0]["metrics"])
     lines = [f"### {report['title']}", ""]
@@ -31,8 +35,9 @@ def markdown(report: dict, *, details: bool = False) -> str:
             known = [theirs.get(name.removesuffix("_error")) for name in shown]
             cells.append(["*the paper's*", *("" if x is None else f"*{_percent(x)}*" for x in known)])
     lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
-    lines += ["", *_footer(report)]
+    lines += [*_stages(rows), *_curves(rows), *_transfers(rows), "", *_footer(report)]
     if details:
+        lines += _costs(rows)
         for benchmark in rows[0]["per_corruption"]:
             lines += _details(report, benchmark)
     return "\n".join(lines) + "\n"
@@ -49,7 +54,8 @@ def _columns(found: dict) -> list[str]:
     plain = [name for name in found if name == "mce" or name.startswith("mce_")]
     sensor = [name for name in found if name.startswith(f"{SENSOR}/")]
     attacked = [name for name in found if name.endswith("_error")]
-    wanted = ["clean_accuracy", "normalised_mce", "relative_mce", *sorted(plain), *sensor, *attacked, "ece_15_bins"]
+    robust = [name for name in found if name.endswith("_robust") and not name.startswith(("curve/", "transfer/"))]
+    wanted = ["clean_accuracy", "normalised_mce", "relative_mce", *sorted(plain), *sensor, *attacked, *robust, "ece_15_bins"]
     return [name for name in wanted if name in found]
 
 
@@ -68,7 +74,10 @@ def _heading(name: str, report: dict) -> str:
         return f"mean error % on {name.removeprefix('mce_')}"
     if name.startswith(f"{SENSOR}/"):
         return f"{name.removeprefix(f'{SENSOR}/')} error %"
-    return name.removesuffix("_error").replace("_", " ").replace("pgd", "PGD").replace("linf", "L-inf").replace("l2", "L2") + " error %"
+    if name.endswith("_robust"):
+        return f"{report['rows'][0]['robust'][name.removesuffix('_robust')]['label']}: accuracy %"
+    short = {"pgd": "PGD", "cw": "CW", "linf": "L-inf", "l2": "L2", "l1": "L1"}
+    return " ".join(short.get(word, word) for word in name.removesuffix("_error").split("_")) + " error %"
 
 
 def _percent(fraction: float) -> str:
@@ -109,16 +118,67 @@ def _footer(report: dict) -> list[str]:
     lines += _reference_line(report)
     for name, attack in sorted(first["attacks"].items()):
         if f"{name}_error" in first["metrics"]:
+            climbed = "the margin, " if attack.get("objective") == "cw" else ""
             lines.append(
-                f"{name}: {attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
+                f"{name}: {climbed}{attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
                 "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
             )
+    lines += [f"Doubtful, {row['label']}: {warning}" for row in rows for warning in row.get("warnings", ())]
     lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
     if report["command"]:
         lines.append(f"Command: `{report['command']}`.")
     if report["reference"]:
         lines.append(f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}.")
     return [line + "  " for line in lines[:-1]] + lines[-1:]
+
+
+def _stages(rows: list[dict]) -> list[str]:
+    """Returns for each AutoAttack (or part of it) a table of the accuracy after each stage."""
+    lines = []
+    for name, entry in rows[0].get("robust", {}).items():
+        if entry["kind"] == "autoattack":
+            heads = [robustness.stage_title(stage) for stage in entry["stages"]]
+            cells = [[row["label"], *map(_spread, row["robust"][name]["stages"].values())] for row in rows]
+            lines += ["", f"#### {entry['label']}: accuracy % after each stage", "", *_table(["method", *heads], cells)]
+    return lines
+
+
+def _curves(rows: list[dict]) -> list[str]:
+    """Returns a table of accuracy by radius for each norm."""
+    lines = []
+    for norm, points in robustness.curves(rows[0]).items():
+        heads = [threats.fraction(eps) for eps, _ in points]
+        cells = [[row["label"], *(_spread(accuracy) for _, accuracy in robustness.curves(row)[norm])] for row in rows]
+        title = f"#### Accuracy % by radius in {norm}: PGD-20, steps of a quarter of the radius, the point of largest loss"
+        lines += ["", title, "", *_table(["method", *heads], cells)]
+    return lines
+
+
+def _transfers(rows: list[dict]) -> list[str]:
+    """Returns a table of the accuracy under attacks that were made on other networks."""
+    found = {name: entry for name, entry in rows[0].get("robust", {}).items() if entry["kind"] == "transfer"}
+    if not found:
+        return []
+    cells = [[row["label"], *(_spread(row["metrics"][robustness.final(name)]) for name in found)] for row in rows]
+    heads = ["method", *(entry["label"] for entry in found.values())]
+    return ["", "#### Accuracy % under attacks made on another network", "", *_table(heads, cells)]
+
+
+def _costs(rows: list[dict]) -> list[str]:
+    """Returns a table of what attacks took."""
+    found = rows[0].get("robust", {})
+    cells = [
+        [
+            name,
+            row["label"],
+            *(" / ".join(_speed(cost[key]) for cost in row["robust"][name]["cost"]) for key in ("seconds", "images_per_second")),
+            " / ".join(f"{cost['peak_memory_bytes'] / 1e9:.2f} ({cost['peak_memory_of']})" for cost in row["robust"][name]["cost"]),
+        ]
+        for name in found
+        for row in rows
+    ]
+    heads = ["attack", "method", "seconds", "images/s", "peak memory so far, GB"]
+    return ["", "#### Cost of attacks", "", *_table(heads, cells)] if cells else []
 
 
 def _reference_line(report: dict) -> list[str]:
@@ -204,6 +264,40 @@ def _speeds(report: dict) -> list[str]:
         f"{where['jax']}; the peer runs one process a core, ours one virtual device a core; the fastest of the rounds of each.  ",
         f"Command: `{report['command']}`.",
     ]
+
+
+def _attack_seconds(report: dict) -> list[str]:
+    """Returns seconds, memory and robust accuracy of every attack, ours and each peer's, and the ratio of the seconds."""
+    heads = ["attack", "robustjax: s", "first call s", "peak MB", "robust %", "peer", "s", "peak MB", "robust %", "times faster"]
+    rows = []
+    for found in report["attacks"]:
+        ours = found["packages"]["robustjax"]
+        own = [_speed(ours["seconds"]), _speed(ours["first_call_seconds"]), _memory(ours), _robust(ours)]
+        for peer, ratio in found["times_faster"].items():
+            theirs = found["packages"][peer]
+            rows.append([found["name"], *own, peer, _speed(theirs["seconds"]), _memory(theirs), _robust(theirs), f"{ratio:.2f}"])
+    sides = [side["environment"] for found in report["attacks"] for side in found["packages"].values()]
+    versions = {name: side[name] for side in sides for name in ("jax", "torch", "torchattacks", "foolbox") if name in side}
+    seeds = len(report["attacks"][0]["packages"]["robustjax"]["seconds_by_seed"])
+    return [
+        *_table(heads, rows),
+        "",
+        f"{report['images']} images of CIFAR-10 in batches of {report['batch']}; {report['network']}; L-inf, eps {report['eps']:.5g}. Stages of "
+        f"AutoAttack each by itself; {'; '.join(f'{name}: {what}' for name, what in report['parameters'].items())}.  ",
+        f"The fastest of {seeds} seeds of each, in turn; the first call compiles; robust accuracy: mean of the seeds; memory: the most that the "
+        f"process held{' on the accelerator' if report['device'] == 'gpu' else ''}. Hardware: {sides[0]['device']} ({sides[0]['backend']}), "
+        f"{report['cpu']}, {report['threads']} thread{'s' if report['threads'] > 1 else ''} for every package; "
+        f"{', '.join(f'{name} {version}' for name, version in versions.items())}.  ",
+        f"Command: `{report['command']}`.",
+    ]
+
+
+def _memory(side: dict) -> str:
+    return f"{side['peak_device_megabytes'] or side['peak_megabytes']:,.0f}"
+
+
+def _robust(side: dict) -> str:
+    return _percent(statistics.fmean(side["robust_accuracy_by_seed"]))
 
 
 def _of_both(speeds: dict) -> tuple[float, float]:
