@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robustjax.core import check_model
+
 TOLERANCE = 1e-6  # how far rounding may carry a pixel or a probability out of [0, 1]
 
 
@@ -230,61 +232,45 @@ def check_output(out: Any, b: int) -> int:
     return shape[1]
 
 
-def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: bool = False) -> list[str]:
-    """Checks a model on a few images: its shape always, its behaviour where values are known.
+def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: bool = False, randomized: bool = False) -> list[str]:
+    """Checks a model on a few images before it is evaluated: its shape always, its behaviour where values are known.
+
+    A handful of calls: 8 images for behaviour, up to 64 for accuracy where there are labels of at least 32.
 
     Args:
-        logits_fn: images (b, h, w, c) -> logits (b, k), in evaluation mode.
-        images: a batch of floats in [0, 1]; at most the first eight are used.
-        labels: int (b,), read for their range only.
+        logits_fn: images (b, h, w, c) -> logits (b, k), in evaluation mode; where `randomized`, (images, keys) -> logits.
+        images: a batch of floats in [0, 1], clean.
+        labels: int (b,), or None.
         dlr: whether the DLR objective is wanted, which needs four classes.
+        randomized: whether the model draws by one key per example.
 
     Returns:
-        One line for each thing that makes attacks or metrics misleading: outputs that are probabilities, outputs that
-        depend on the rest of the batch or on chance, input gradients that are zero or not finite. Empty where all is well
-        or values are traced.
+        One line for each thing that makes attacks or metrics misleading, with the likely cause: outputs that are
+        probabilities, that depend on the rest of the batch, on chance or (where `randomized`) not on the keys, or that are the
+        same for all images; input gradients that are zero, vanish, are lost in saturated logits, are not finite or do not exist;
+        accuracy that is much better with normalised inputs or other names of the classes, or no better than guessing. Empty
+        where all is well or values are traced.
 
     Raises:
-        InputError: if the output is not a float (b, k) with k > 1, labels do not fit k, `dlr` meets k < 4, or logits are
-            not finite.
+        InputError: if the output is not a float (b, k) with k > 1, labels do not fit, `dlr` meets k < 4, or logits are not
+            finite.
     """
-    images = check_images(images)[:8]
-    k = check_output(jax.eval_shape(logits_fn, images), images.shape[0])
+    images = check_images(images)
+    b = images.shape[0]
+    call = check_model.as_call(logits_fn, randomized=randomized)
+    k = check_output(jax.eval_shape(call, images), b)
     if dlr and k < 4:
         raise InputError(f"the DLR objective compares four classes and the model has {k}; use objective='ce'.")
     if labels is not None:
-        check_labels(labels, num_classes=k)
-    logits = logits_fn(images)
-    return _behaviour(logits_fn, images, logits) if is_concrete(images, logits) else []
-
-
-def _behaviour(logits_fn, images, logits) -> list[str]:
-    warnings = []
-    first = np.asarray(logits, np.float64)
-    if not np.isfinite(first).all():
-        raise InputError(f"logits_fn returns NaN or infinite values for {int((~np.isfinite(first)).any(1).sum())} of {len(first)} images.")
-    if (first >= 0).all() and (first <= 1).all() and np.allclose(first.sum(1), 1, atol=1e-3):
-        warnings.append("outputs look like softmax probabilities (rows sum to 1): attacks and losses expect logits.")
-    slack = 1e-3 * max(1.0, float(abs(first).max()))
-    if abs(np.asarray(logits_fn(images), np.float64) - first).max() > slack:
-        return [
-            *warnings,
-            "outputs are random (two calls differ): average over draws in the attack (eot), or switch dropout and noise off.",
-        ]
-    # Another batch around the first image: its logits must not move.
-    company = jnp.concatenate([images[:1], 1 - images[:1], jnp.zeros_like(images[:1])])
-    if abs(np.asarray(logits_fn(company), np.float64)[0] - first[0]).max() > slack:
-        return [
-            *warnings,
-            "logits of an image depend on the rest of its batch: batch norm in train mode? Pass the model in evaluation mode.",
-        ]
-    predicted = jnp.argmax(logits, -1)
-    gradients = jax.grad(lambda x: jnp.take_along_axis(jax.nn.log_softmax(logits_fn(x)), predicted[:, None], 1).sum())(images)
-    steepest = abs(np.asarray(gradients, np.float64)).max((1, 2, 3))
-    if (steepest == 0).any():
-        count = f"{int((steepest == 0).sum())} of {len(first)} images"
-        warnings.append(f"the loss has an input gradient of exactly zero on {count}: gradient attacks will overstate robustness.")
-    if not np.isfinite(steepest).all():
-        count = f"{int((~np.isfinite(steepest)).sum())} of {len(first)} images"
-        warnings.append(f"the loss has NaN or infinite input gradients on {count}: guard roots, divisions and logarithms in the model.")
-    return warnings
+        labels = check_labels(labels, num_classes=k)
+        if labels.shape[0] != b:
+            raise InputError(f"labels must have shape ({b},), one for each image, got {labels.shape}.")
+    images, few = images[: check_model.MANY], images[: check_model.FEW]
+    logits = call(few)
+    if not is_concrete(images, labels, logits):
+        return []
+    finite = np.isfinite(np.asarray(logits, np.float64)).all(1)
+    if not finite.all():
+        raise InputError(f"logits_fn returns NaN or infinite values for {(~finite).sum()} of {len(finite)} images.")
+    found = check_model.behaviour(call, few, logits, randomized=randomized)
+    return found if labels is None else found + check_model.accuracy(call, images, labels[: check_model.MANY], k)
