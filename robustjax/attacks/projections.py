@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from robustjax.core.numerics import image_norm
 from robustjax.core.types import Keys, Norm, Scalar
@@ -66,7 +66,7 @@ def l1_ball_and_box(
     least number >= 0 that brings its L1 norm to `eps`: Croce and Hein, ICML 2021, Proposition 2.1. The official
     L1_projection(x, y, eps) returns how far that is from y: l1_ball_and_box(y, x, eps) - y.
 
-    lambda is found by Newton steps kept in a bracket, not by sorting the 2 h w c places where its equation bends: the same number
+    lambda is found by Newton and secant steps kept in a bracket, not by sorting the 2 h w c places where its equation bends: the same number
     to rounding, many times sooner. Not differentiable.
 
     Args:
@@ -91,6 +91,10 @@ class _Search(NamedTuple):
     at: Float[Array, "b 1"]
     low: Float[Array, "b 1"]  # the sum is above eps here, unless `found`
     high: Float[Array, "b 1"]  # and at most eps here
+    over_low: Float[Array, "b 1"]  # by how much
+    over_high: Float[Array, "b 1"]
+    last: Float[Array, "b 1"]  # how far the sum was from eps one step ago
+    slow: Int[Array, "b 1"]  # steps in a row that did not halve this
     found: Bool[Array, "b 1"]
 
 
@@ -106,22 +110,27 @@ def _shrink(size: Float[Array, "b h w c"], room: Float[Array, "b h w c"], eps: A
     def step(s: _Search) -> _Search:
         over = jnp.sum(shrunk(s.at), axis=1, keepdims=True) - eps
         slope = jnp.sum((size > s.at) & (size - room < s.at), axis=1, keepdims=True).astype(size.dtype)
-        low, high = jnp.where(over > 0, s.at, s.low), jnp.where(over > 0, s.high, s.at)
+        low, over_low = jnp.where(over > 0, s.at, s.low), jnp.where(over > 0, over, s.over_low)
+        high, over_high = jnp.where(over > 0, s.high, s.at), jnp.where(over > 0, s.over_high, over)
         newton = s.at + over / jnp.maximum(slope, 1)
-        # Halving the bracket now and then bounds the number of steps where Newton's creep.
-        creeping = (s.count % 2 == 1) & (high - low > (s.high - s.low) / 2)
-        at = jnp.where((low < newton) & (newton < high) & ~creeping, newton, (low + high) / 2)
+        # Where Newton creeps, from bend to bend or back and forth, the secant of the bracket helps once and halving it always.
+        slow = jnp.where((low < newton) & (newton < high) & (jnp.abs(over) <= s.last / 2), 0, s.slow + 1)
+        secant = low + (high - low) * (over_low / jnp.maximum(over_low - over_high, jnp.finfo(size.dtype).tiny))
+        secant = jnp.where((low < secant) & (secant < high), secant, (low + high) / 2)
+        at = jnp.where(slow == 0, newton, jnp.where(slow % 3 == 1, secant, (low + high) / 2))
         hit, narrow = jnp.abs(over) <= 8 * rounding * eps, high - low <= rounding * high
         at = jnp.where(hit, s.at, jnp.where(narrow, high, at))
+        new = _Search(s.count + 1, at, low, high, over_low, over_high, jnp.abs(over), slow, s.found | hit | narrow)
         # An image that is done stays as it is: what it gets must not depend on the others.
-        row = [jnp.where(s.found, old, new) for old, new in ((s.at, at), (s.low, low), (s.high, high))]
-        return _Search(s.count + 1, *row, s.found | hit | narrow)
+        return _Search(new.count, *(jnp.where(s.found, a, b) for a, b in zip(s[1:], new[1:], strict=True)))
 
     zero = jnp.zeros_like(size[:, :1])
-    inside = jnp.sum(shrunk(zero), axis=1, keepdims=True) <= eps
+    start = jnp.sum(shrunk(zero), axis=1, keepdims=True) - eps
     # NaN would never be found: such an image stays NaN.
-    lost = jnp.isnan(size).any(1, keepdims=True)
-    begun = _Search(jnp.int32(0), zero, zero, jnp.max(size, axis=1, keepdims=True), inside | lost)
+    done = (start <= 0) | jnp.isnan(size).any(1, keepdims=True)
+    top = jnp.max(size, axis=1, keepdims=True)
+    far, nothing = jnp.full_like(zero, jnp.inf), jnp.zeros_like(zero, jnp.int32)
+    begun = _Search(jnp.int32(0), zero, zero, top, start, zero - eps, far, nothing, done)
     found = jax.lax.while_loop(lambda s: (s.count < 200) & ~s.found.all(), step, begun)
     return shrunk(jnp.where(found.found, found.at, found.high)).reshape(shape)
 
