@@ -57,8 +57,16 @@ def base() -> ml_collections.ConfigDict:
     config.selection = ml_collections.ConfigDict({"data": "clean"})
     # reference: whose errors mCE is divided by; 'auto' (AlexNet for imagenet_c, else nobody), 'none' or a name. sensor: what the suite
     # 'sensor' measures, {item: {"name": corruption, option: value}}; empty for a standard set that goes with the size of the images.
+    # attacks: by PGD, see `attack`. autoattack: threats such as 'linf:8/255' (none: those of the attacks) and the version.
     config.evaluation = ml_collections.ConfigDict(
-        {"batch_size": 500, "benchmark": "cifar_c", "reference": "auto", "sensor": {}, "attacks": {}}
+        {
+            "batch_size": 500,
+            "benchmark": "cifar_c",
+            "reference": "auto",
+            "sensor": {},
+            "attacks": {},
+            "autoattack": {"threats": (), "version": "standard"},
+        }
     )
     return config
 

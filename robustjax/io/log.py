@@ -121,9 +121,9 @@ class _Lines:
         self.description, self.total, self.start = description, total, start
         self.began = self.said = time.monotonic()
 
-    def __call__(self, done: int, text: str = "") -> None:
+    def __call__(self, done: float, text: str = "") -> None:
         now = time.monotonic()
         if now - self.said >= 10 and done > self.start:
             left = (now - self.began) * (self.total - done) / (done - self.start)
-            say(f"{self.description} {done}/{self.total} {text}, about {left:.0f} s left")
+            say(f"{self.description} {int(done)}/{self.total} {text}, about {left:.0f} s left")
             self.said = now

@@ -43,14 +43,19 @@ _MAY_DIFFER = (("data", "dir"), ("allow_slow",))
 
 
 # Keys that version 0.1 did not have, each with what it did.
-_ADDED = ((("selection",), {"data": "clean"}), (("evaluation", "reference"), "auto"), (("evaluation", "sensor"), {}))
+_ADDED = (
+    (("selection",), {"data": "clean"}),
+    (("evaluation", "reference"), "auto"),
+    (("evaluation", "sensor"), {}),
+    (("evaluation", "autoattack"), {"threats": [], "version": "standard"}),
+)
 
 
 def completed(config: dict) -> dict:
     """Returns a copy of a stored configuration with the keys that older versions lacked, so that their runs can still be measured.
 
-    >>> completed({"evaluation": {"sensor": {"a": 1}}})
-    {'evaluation': {'sensor': {'a': 1}, 'reference': 'auto'}, 'selection': {'data': 'clean'}}
+    >>> completed({"evaluation": {"sensor": {"a": 1}, "autoattack": {}}})
+    {'evaluation': {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto'}, 'selection': {'data': 'clean'}}
     """
     config = canonical(config)
     for (*parents, key), value in _ADDED:

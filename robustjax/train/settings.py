@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from robustjax.core import registry
+from robustjax.core import registry, threats
 from robustjax.core.check import InputError
 
 
@@ -77,7 +77,17 @@ RULES = {
     },
     "validate_epochs": _COUNT,
     "selection": {"data": _one_of("clean", "cbar", "all")},
-    "evaluation": {"batch_size": _COUNT, "benchmark": _NAME, "reference": _NAME, "sensor": _OPTIONS, "attacks": _OPTIONS},
+    "evaluation": {
+        "batch_size": _COUNT,
+        "benchmark": _NAME,
+        "reference": _NAME,
+        "sensor": _OPTIONS,
+        "attacks": _OPTIONS,
+        "autoattack": {
+            "threats": _Rule((tuple, list), lambda texts: all(map(threats.parse, texts)), "threats such as 'linf:8/255'"),
+            "version": _one_of("standard", "plus", "rand", "fast"),
+        },
+    },
 }
 
 
@@ -106,7 +116,12 @@ def check(config: Mapping) -> dict:
     for name, attack in checked["evaluation"]["attacks"].items():
         if not isinstance(attack, Mapping):
             raise InputError(f"config.evaluation.attacks.{name} must hold norm, eps, step_size and steps, got {attack!r}.")
-        checked["evaluation"]["attacks"][name] = _check(attack, ATTACK, f"evaluation.attacks.{name}.")
+        attack = _check(attack, ATTACK, f"evaluation.attacks.{name}.")
+        if attack["norm"] == "linf" and attack["eps"] > 1:
+            raise InputError(
+                f"config.evaluation.attacks.{name}.eps is in units of [0, 1] pixels and at most 1, got {attack['eps']:g}; 8 / 255?"
+            )
+        checked["evaluation"]["attacks"][name] = attack
     for item, options in checked["evaluation"]["sensor"].items():
         if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
             raise InputError(f"config.evaluation.sensor.{item} must hold the name of a corruption and its options, got {options!r}.")
