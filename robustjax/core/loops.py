@@ -1,23 +1,33 @@
 """Loops around networks: in the graph where something is traced, driven from Python where everything is concrete.
 
 XLA:CPU runs a convolution inside a loop body 4 to 8 times slower than outside (jax issue 12868), so on CPU short loops are
-unrolled. Outside of a trace the loop is cut into jitted chunks, and examples that are done leave the batch between chunks.
+unrolled. Outside of a trace the loop is cut into jitted chunks, and examples that are done leave the batch between chunks;
+on CPU large batches are computed a block of rows at a time, which keeps what the network computes in the cache.
 Every iterative kernel goes through `repeat`.
 """
 
 import functools
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, NamedSharding
 
 from robustjax.core.check import InputError, is_concrete
 from robustjax.core.rng import on_data
 
 UNROLL = 32  # longest unrolled loop on CPU: compile time grows faster than the number of steps beyond it
 SMALLEST = 4  # (at least 2) examples below which a batch is not made smaller: one more program would cost more than it saves
+BLOCK = 32  # most rows computed together on CPU: what a network computes of larger batches falls out of the cache
+
+
+class _Part(NamedTuple):
+    """Rows that are computed together."""
+
+    state: Any
+    rows: np.ndarray  # which ones of the whole state they are; what the state holds beyond them is padding
 
 
 def repeat(
@@ -65,16 +75,18 @@ def repeat(
 
     size = _chunk_size(n, chunk)
     end = start + n
-    active, part = np.arange(full), state
+    block = _block_size(state)
+    parts = _split(state, np.arange(full), block)
     for first in range(start, end, size):
-        finished = None if done is None else _finished(done, part)
+        finished = None if done is None or not _can_be_cut(state) else [_finished(done, part.state) for part in parts]
         # Where `step` closes over traced values, which no argument shows, nobody can look and nobody is dropped.
         if finished is not None and is_concrete(finished):
-            state, part, active = _drop(state, part, active, np.asarray(finished))
-            if not len(active):
+            state, parts = _drop(state, parts, finished, block)
+            if not parts:
                 return state
-        part = _chunk(step, context, part, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0)
-    return part if len(active) == full else _scatter(state, part, active)
+        advanced = (_chunk(step, context, p.state, jnp.int32(first), jnp.int32(end), size, config, done, n % size != 0) for p in parts)
+        parts = [_Part(new, part.rows) for new, part in zip(advanced, parts, strict=True)]
+    return _join(state, parts)
 
 
 def _in_graph(step, context, state, start, n, config, done):
@@ -117,16 +129,55 @@ def _finished(done, state):
     return done(state)
 
 
-def _drop(state, part, active, finished):
-    """Returns (state, part, active): finished rows written back to the state, the rest in as small a batch as is worth it."""
-    keep = np.flatnonzero(~finished[: len(active)])
-    size = _bucket(len(keep), _count_rows(state))
-    if len(keep) and size >= _count_rows(part):
-        return state, part, active
-    state = _scatter(state, part, active)
-    active = active[keep]
+def _drop(state, parts, finished, block):
+    """Returns (state, parts): finished rows written back to the state, the rest in as few rows as is worth it."""
+    keep = np.concatenate([part.rows[~np.asarray(flags)[: len(part.rows)]] for part, flags in zip(parts, finished, strict=True)])
+    if len(keep) and sum(_sizes(len(keep), block)) >= sum(_count_rows(part.state) for part in parts):
+        return state, parts
+    state = _join(state, parts)
+    return state, _split(state, keep, block)
+
+
+def _split(state, rows, block) -> list[_Part]:
+    """Cuts `rows` of the state into parts of at most `block`; only the last one is padded."""
+    if len(rows) == _count_rows(state) <= block:
+        return [_Part(state, rows)]
+    firsts = range(0, len(rows), block)
+    pieces = [rows[first : first + block] for first in firsts]
     # Padded by repeating rows, whose results are not read.
-    return state, (_gather(state, np.resize(active, size)) if len(keep) else part), active
+    return [_Part(_gather(state, np.resize(p, size)), p) for p, size in zip(pieces, _sizes(len(rows), block), strict=True)]
+
+
+def _join(state, parts):
+    """Returns the state with what the parts hold written to its rows."""
+    new = parts[0].state if len(parts) == 1 else _concatenate([part.state for part in parts])
+    rows = np.concatenate([part.rows for part in parts])
+    if len(rows) < _count_rows(state):
+        return _scatter(state, new, rows)
+    return new if len(rows) == _count_rows(new) else _gather(new, rows)  # nothing was dropped: the rows are in order
+
+
+def _block_size(state) -> int:
+    """Returns how many rows to compute together: on one CPU at most BLOCK, in parts as equal as can be, else all."""
+    full = _count_rows(state)
+    if jax.default_backend() != "cpu" or any(len(s.device_set) > 1 for s in _shardings(state)):
+        return full
+    return -(-full // -(-full // BLOCK))
+
+
+def _sizes(rows: int, block: int) -> list[int]:
+    """Returns the sizes of the parts that hold `rows`: full ones, and a bucket for the rest."""
+    whole, rest = divmod(rows, block)
+    return [block] * whole + ([_bucket(rest, block)] if rest else [])
+
+
+def _can_be_cut(state) -> bool:
+    """Returns whether rows can be picked from the state: not where jax wants to be told on which devices they should lie then."""
+    return not any(isinstance(s, NamedSharding) and AxisType.Explicit in s.mesh.axis_types and s.num_devices > 1 for s in _shardings(state))
+
+
+def _shardings(state):
+    return [leaf.sharding for leaf in jax.tree.leaves(state) if isinstance(leaf, jax.Array) and is_concrete(leaf)]
 
 
 def _bucket(rows: int, full: int) -> int:
@@ -157,6 +208,11 @@ def _being_traced() -> bool:
 
 def _on_rows(function, *trees):
     return jax.tree.map(functools.partial(on_data, function), *trees)
+
+
+@jax.jit
+def _concatenate(states):
+    return _on_rows(lambda *leaves: jnp.concatenate(leaves), *states)
 
 
 @jax.jit

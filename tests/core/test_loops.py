@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import Partial
 
@@ -114,6 +115,35 @@ def test_compiles_few_programs_and_drops_examples():
     run([0] * 64)
     assert sizes == [32, 16]
     assert_same(got, by_hand(37, 64, limits))
+
+
+@pytest.mark.parametrize("rows", [loops.BLOCK + 1, 3 * loops.BLOCK])
+@pytest.mark.parametrize("dropping", [False, True], ids=["all", "dropping"])
+def test_large_batches_are_computed_in_blocks(rows, dropping):
+    # Kills: all rows at once on CPU, a program for each block, padding of the last block or of dropped rows written back, rows joined
+    # in another order, steps for blocks that are done.
+    sizes = []
+
+    def counted(context, i, state, config):
+        sizes.append(len(state.x))
+        return step(context, i, state, config)
+
+    limits = np.random.default_rng(rows).integers(0, 12, rows) if dropping else np.full(rows, 10**6)
+    start = start_state(rows, limits)
+    got = loops.repeat(counted, context(), start, 13, config=0.1, done=done, chunk=4)
+    assert_same(got, by_hand(13, rows, limits))
+    assert max(sizes) == (17 if rows == 33 else 32) and len(sizes) == len(set(sizes)) and (dropping or len(sizes) == 1)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_rows_on_several_devices_stay_there(kind):
+    # Kills: rows picked from an array whose rows lie on a mesh of the kind jax makes by default; blocks cut across devices.
+    limits = [0, 1, 5, 6, 10**6, 3, 12, 7] * 8
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+    state = jax.device_put(start_state(64, limits), NamedSharding(mesh, P("data")))
+    got = loops.repeat(step, context(), state, 13, config=0.1, done=done, chunk=4)
+    assert_same(got, by_hand(13, 64, limits))
+    assert kind == AxisType.Auto or got.x.sharding.is_equivalent_to(state.x.sharding, 2)
 
 
 def test_partial_with_new_weights_and_the_same_function_are_not_compiled_again():
