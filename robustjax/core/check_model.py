@@ -145,14 +145,14 @@ def accuracy(call: Call, images: jax.Array, labels: jax.Array, num_classes: int)
     found = f"accuracy on {n} clean images is {right.mean():.0%}"
     most_common = np.bincount(labels).max() / n  # what a model that always says the same may reach
     way, otherwise = _other_inputs(call, images, labels, right)
-    renamed = _renamed(predicted, labels)
-    if _better(renamed, right) and renamed.mean() >= max(0.6, most_common + 0.3, otherwise.mean()):
-        return [f"{found}, and {renamed.mean():.0%} with classes renamed: the labels are in another order than the model's outputs."]
     if _better(otherwise, right) and otherwise.mean() >= most_common + 0.2:
         return [
             f"{found}, and {otherwise.mean():.0%} if they are {way}: the model expects that; put it inside logits_fn, since attacks "
             "work in [0, 1]."
         ]
+    renamed = _renamed(predicted, labels)
+    if _better(renamed, right) and renamed.mean() >= max(0.6, most_common + 0.3):
+        return [f"{found}, and {renamed.mean():.0%} with classes renamed: the labels are in another order than the model's outputs."]
     guessing = 1 / num_classes
     if right.mean() <= guessing + np.sqrt(guessing * (1 - guessing) / n):
         return [
