@@ -10,7 +10,7 @@ def play(success, steps, places, *, seed=0, interrupt=False):
     """Plays runs that last `steps[e, r]` chunks and end as told; returns the queue, what began in which order and what was found."""
     n, runs = success.shape
     queue, found, order, left = Queue(np.arange(n) != 0, runs), {}, [], {}
-    loss = 10.0 * np.arange(n)[:, None] + (3 - np.arange(runs))[None, :] % 3
+    loss = 10.0 * np.arange(n)[:, None] + np.array([1, 2, 2, 0])[None, :runs]  # the best twice
     queue.restart(places)
     rng = np.random.default_rng(seed)
     while queue.remaining():
@@ -19,6 +19,11 @@ def play(success, steps, places, *, seed=0, interrupt=False):
             earlier = queue.run[(queue.example == item[0]) & (queue.run < item[1])]
             order.append((*item, len(earlier) > 0))
             left[item] = steps[item]
+            assert item[1] < queue.winner[item[0]]
+        # Nobody has two runs at work while another waits for a first place.
+        at_work = np.bincount(queue.example[queue.example != EMPTY], minlength=n)
+        ready = (queue.next_run < queue.winner) & (at_work == 0)
+        assert interrupt or not (ready.any() and (at_work > 1).any() and order[-1][2])
         over, won, value = np.zeros(len(queue.example), bool), np.zeros(len(queue.example), bool), np.full(len(queue.example), np.nan)
         for place in np.flatnonzero(queue.example != EMPTY):
             item = int(queue.example[place]), int(queue.run[place])
@@ -28,6 +33,7 @@ def play(success, steps, places, *, seed=0, interrupt=False):
         for example, place in queue.end(over, won, value, -value):
             assert items[0][place] == example
             found[int(example)] = int(items[1][place])
+        assert not (queue.run > queue.winner[queue.example])[queue.example != EMPTY].any()
         if interrupt and rng.random() < 0.3:
             queue.restart(max(1, len(queue.example) // 2))
         elif interrupt:
@@ -41,7 +47,8 @@ def play(success, steps, places, *, seed=0, interrupt=False):
 @pytest.mark.parametrize("places", [1, 2, 5, 40])
 def test_the_lowest_run_that_succeeds_wins_whatever_the_schedule(places, interrupt):
     # Kills: the first to finish wins, earlier runs cancelled, later ones not, items lost or run twice by a restart or a saved
-    # state, losses of runs after the winner, ties by order of ending.
+    # state, losses of runs after the winner, ties by order of ending,
+    # cancelled runs that go on or begin, a second run at work while others wait for a first.
     rng = np.random.default_rng(3)
     for seed in range(8):
         success = rng.random((9, 4)) < 0.2
