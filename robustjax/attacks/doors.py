@@ -76,6 +76,19 @@ def check_classes(labels: Any, num_classes: int, b: int, *, name: str = "labels"
     return labels
 
 
+def check_targets(targets: Any, labels: Int[Array, " b"], num_classes: int) -> Int[Array, "b t"]:
+    """Returns the classes to aim at (b, t) after checking that they are classes other than the labels."""
+    b = labels.shape[0]
+    if np.ndim(targets) != 2 or np.shape(targets)[0] != b or not np.size(targets):
+        raise InputError(f"targets must be classes ({b}, t), got shape {np.shape(targets)}; for one class an image give targets[:, None].")
+    targets = jnp.stack([check_classes(column, num_classes, b, name="targets") for column in jnp.asarray(targets).T], axis=1)
+    if is_concrete(targets, labels):
+        same = (np.asarray(targets) == np.asarray(labels)[:, None]).any(1)
+        if same.any():
+            raise InputError(f"targets must differ from the labels; on {same.sum()} of {b} images they do not, first at {same.argmax()}.")
+    return targets
+
+
 def check_start(start: Any, images: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """Returns the points to begin at, in the images' dtype."""
     start = jnp.asarray(start)

@@ -1,0 +1,81 @@
+"""FAB against the official code: its projections, its least norms, its robust accuracy. Each test names the mutants it kills."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax.attacks import fab
+from robustjax.attacks.hyperplane import to_hyperplane
+from robustjax.attacks.plan import ranked_targets
+from robustjax.core import ThreatModel, example_keys
+from robustjax.core.numerics import image_norm
+from robustjax.metrics import correct
+from tests.goldens import reference
+from tests.goldens.test_attacks import setting
+
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projections_onto_hyperplanes_in_the_box(norm):
+    # Kills: another norm's solution, the box forgotten, a hyperplane out of reach treated as within it, pixels of weight zero that
+    # move, a search that ends before it is exact; and in float32 what overflows or loses digits.
+    stored = reference.load("attacks/units.npz")
+    points, normals, offset = (stored[f"fabproj/{name}"] for name in "twb")
+    excess = (normals * points).sum(1) - offset
+    project = jax.jit(functools.partial(to_hyperplane, norm=norm))
+    for dtype, tolerance in ((np.float64, 1e-12), (np.float32, 5e-6)):
+        with jax.enable_x64(dtype == np.float64):
+            change = project(*(jnp.asarray(a, dtype) for a in (points, normals, excess)))
+            assert change.dtype == dtype
+            np.testing.assert_allclose(change, stored[f"fabproj/{norm}_delta"], atol=tolerance)
+
+
+def least_norms(data: str, n: int, dtype, norm: str, rank: int | None) -> np.ndarray:
+    """Returns what FAB makes of the first n images, each at the class ranked `rank` (the label excluded, from 1) or untargeted."""
+    logits_fn, images, labels = setting(data, n, dtype)
+    targets = None if rank is None else ranked_targets(logits_fn(jnp.asarray(images)), jnp.asarray(labels), 2)[:, rank - 1 : rank]
+    found = fab(example_keys(jax.random.key(0), jnp.arange(n)), logits_fn, images, labels, ThreatModel(norm, 1e9), targets=targets)
+    return np.asarray(image_norm(found - images, norm))
+
+
+def official(data: str, norm: str, rank: int | None) -> np.ndarray:
+    stored = reference.load("attacks/digits_fab.npz" if data == "digits" else "attacks/fab_min_norms.npz")
+    return stored[f"{data}/{NORMS[norm]}/{'untargeted' if rank is None else f'target_rank{rank + 1}'}/norm"]
+
+
+def compare(found: np.ndarray, expected: np.ndarray) -> None:
+    wrong = np.isnan(expected)
+    np.testing.assert_array_equal(found[wrong], 0)
+    np.testing.assert_allclose(found[~wrong], expected[~wrong], rtol=5e-3)
+    np.testing.assert_allclose(found[~wrong].mean(), expected[~wrong].mean(), rtol=4e-4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_least_norms_of_digits_in_float64(norm):
+    # Kills: a step of another overshoot or share of the clean image, no way back after a success, the last success for the nearest,
+    # success as reaching the target, another target, another class than the nearest, a clean mistake that is moved.
+    with jax.enable_x64():
+        for rank, n in ((None, 64), (1, 128), (2, 128)):
+            compare(least_norms("digits", n, np.float64, norm, rank), official("digits", norm, rank)[:n])
+
+
+def test_least_norms_of_pictures():
+    # Kills: what 64 grey pixels do not show: three channels, thousands of pixels.
+    compare(least_norms("cifar", 32, np.float32, "linf", 1), official("cifar", "linf", 1))
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), pytest.param("l2", 0.5, marks=pytest.mark.slow)])
+def test_robust_accuracy_is_the_official_one(norm, eps):
+    # Kills: one target for all, images beyond eps given out, broken ones overwritten by a later target.
+    n = 64
+    stored = reference.load("attacks/digits_flags.npz")[f"digits/AA_{NORMS[norm]}_fab-t/seed0/robust"][:n]
+    logits_fn, images, labels = setting("digits", n, np.float32)
+    threat = ThreatModel(norm, eps)
+    found = fab(example_keys(jax.random.key(0), jnp.arange(n)), logits_fn, images, labels, threat, targets="ranked")
+    assert image_norm(found - images, norm).max() <= eps
+    robust = np.asarray(correct(logits_fn(found), labels))
+    assert abs(robust.mean() - stored.mean()) <= 0.03
