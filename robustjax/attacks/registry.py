@@ -1,5 +1,6 @@
 """Names of attacks. `core.registry.make(TABLE, name, **options)` binds options."""
 
+from robustjax.attacks.fab import fab
 from robustjax.attacks.pgd import pgd
 
-TABLE = {"pgd": pgd}
+TABLE = {"fab": fab, "pgd": pgd}
