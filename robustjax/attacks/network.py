@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from robustjax.core.check import check_output
+from robustjax.core.convolutions import widened
 from robustjax.core.types import Keys, LogitsFn
 
 
@@ -89,16 +90,21 @@ def count_classes(network: jax.tree_util.Partial, images: Float[Array, "b h w c"
 def as_network(logits_fn: LogitsFn, *, randomized: bool) -> jax.tree_util.Partial:
     """Returns (images, keys) -> logits, so that attacks call deterministic and randomized networks alike.
 
-    A deterministic network ignores the keys, whose computation then falls away in compilation.
+    A deterministic network ignores the keys, whose computation then falls away in compilation. On CPU the first convolution of
+    colour images is computed in a faster way where there is one, see core/convolutions.py.
 
     Args:
         logits_fn: images -> logits; where `randomized`, (images, keys) -> logits.
         randomized: whether it draws, by one key per example.
     """
     network = as_partial(logits_fn)
-    return network if randomized else jax.tree_util.Partial(_without_keys, network)
+    return jax.tree_util.Partial(_with_keys if randomized else _without_keys, network)
+
+
+def _with_keys(network: jax.tree_util.Partial, images: Array, keys: Any) -> Array:
+    return widened(network, images, keys)
 
 
 def _without_keys(network: jax.tree_util.Partial, images: Array, keys: Any) -> Array:
     del keys
-    return network(images)
+    return widened(network, images)
