@@ -26,6 +26,7 @@ corruptions.apply(images, draws, *, name, severity, benchmark, quantize=True, **
 losses.cross_entropy(logits, targets)
 losses.kl_divergence(p_logits, q_logits)
 attacks.pgd(keys, logits_fn, images, labels, threat, *, steps, step_size, objective='ce', random_start=True, start=None, restarts=1, best=False, targets=None)
+attacks.apgd(keys, logits_fn, images, labels, threat, *, steps=100, restarts=1, objective='ce', num_targets=9, targets=None, start=None, eot=1, return_state=False)
 attacks.fab(keys, logits_fn, images, labels, threat, *, steps=100, restarts=1, targets=None, num_targets=9, random_start=True)
 metrics.mean_corruption_error(errors, *, clean_error=None, reference=None)
 """.strip().splitlines()

@@ -7,8 +7,9 @@
 By themselves they are driven from Python in compiled chunks; inside jit, grad or shard_map they become part of the graph.
 """
 
+from robustjax.attacks.apgd import apgd
 from robustjax.attacks.fab import fab
 from robustjax.attacks.pgd import pgd
 from robustjax.attacks.registry import TABLE
 
-__all__ = ["TABLE", "fab", "pgd"]
+__all__ = ["TABLE", "apgd", "fab", "pgd"]

@@ -1,6 +1,7 @@
 """Names of attacks. `core.registry.make(TABLE, name, **options)` binds options."""
 
+from robustjax.attacks.apgd import apgd
 from robustjax.attacks.fab import fab
 from robustjax.attacks.pgd import pgd
 
-TABLE = {"fab": fab, "pgd": pgd}
+TABLE = {"apgd": apgd, "fab": fab, "pgd": pgd}

@@ -19,6 +19,8 @@ ENTRIES = [
     ("pgd", "linf", {"steps": 4, "step_size": 0.03, "objective": "cw", "restarts": 2}),
     ("pgd", "l2", {"steps": 4, "step_size": 0.15, "best": True}),
     ("pgd", "l1", {"steps": 4, "step_size": 0.5}),
+    ("apgd", "linf", {"steps": 2}),
+    ("apgd", "l1", {"steps": 2, "objective": "dlr_targeted", "num_targets": 1}),
     ("fab", "linf", {"steps": 3}),
     ("fab", "l1", {"steps": 3, "targets": "ranked", "num_targets": 1}),
 ]
