@@ -107,6 +107,7 @@ def test_restarts_begin_elsewhere_and_keys_decide_where():
     np.testing.assert_array_equal(a, b)
     assert (np.abs(a - images).max((1, 2, 3)) > 0).all() and np.abs(a - c).max() > 1e-3
     assert np.abs(a - images).max() <= 0.3
+    np.testing.assert_array_equal(attack(restarts=2), attack())  # all broken by the first run
 
 
 def test_many_classes_are_looked_at_in_groups():
@@ -144,12 +145,15 @@ def test_randomized_networks_get_keys():
 
 
 def test_nan_is_refused():
-    # Kills: NaN that counts as robust.
+    # Kills: NaN that counts as robust, or as wrong where another class has it than the two that are compared.
+    order = np.argsort(-LOGITS, 1)
+
     def broken(x):
-        return linear(WEIGHT, x) + jnp.where(jnp.arange(6) == 2, jnp.nan, 0.0)[:, None]
+        clean = (x == IMAGES).all((1, 2, 3))[:, None] & (jnp.arange(6) == 2)[:, None] & (jnp.arange(3) == order[2, 2])[None]
+        return linear(WEIGHT, x) + jnp.where(clean, jnp.nan, 0.0)
 
     with jax.debug_nans(False), pytest.raises(InputError, match=r"NaN .* on 1 of 6 images, first at position 2"):
-        attack(broken)
+        attack(broken, targets=order[:, 1:2])
 
 
 @pytest.mark.parametrize(
