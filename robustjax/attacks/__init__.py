@@ -10,6 +10,8 @@ By themselves they are driven from Python in compiled chunks; inside jit, grad o
 from robustjax.attacks.apgd import apgd
 from robustjax.attacks.fab import fab
 from robustjax.attacks.pgd import pgd
+from robustjax.attacks.presets import PRESETS, preset
 from robustjax.attacks.registry import TABLE
+from robustjax.attacks.transfer import transfer
 
-__all__ = ["TABLE", "apgd", "fab", "pgd"]
+__all__ = ["PRESETS", "TABLE", "apgd", "fab", "pgd", "preset", "transfer"]
