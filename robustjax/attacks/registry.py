@@ -3,5 +3,6 @@
 from robustjax.attacks.apgd import apgd
 from robustjax.attacks.fab import fab
 from robustjax.attacks.pgd import pgd
+from robustjax.attacks.square import square
 
-TABLE = {"apgd": apgd, "fab": fab, "pgd": pgd}
+TABLE = {"apgd": apgd, "fab": fab, "pgd": pgd, "square": square}

@@ -63,7 +63,11 @@ def identify(network: jax.tree_util.Partial, data: Data, *, devices: str, **sett
 
 
 def _text(text: str) -> str:
-    """Returns the text without addresses, which change from process to process."""
+    """Returns the text without addresses, which change from process to process.
+
+    >>> _text("<function f at 0x7f01ab>")
+    '<function f at >'
+    """
     return re.sub(r"0x[0-9a-f]+", "", text)
 
 

@@ -23,6 +23,8 @@ ENTRIES = [
     ("apgd", "l1", {"steps": 2, "objective": "dlr_targeted", "num_targets": 1}),
     ("fab", "linf", {"steps": 3}),
     ("fab", "l1", {"steps": 3, "targets": "ranked", "num_targets": 1}),
+    ("square", "linf", {"queries": 2}),
+    ("square", "l1", {"queries": 2}),
 ]
 EPS = {"linf": 0.06, "l2": 0.3, "l1": 1.0}
 EACH = pytest.mark.parametrize(("name", "norm", "options"), ENTRIES, ids=[f"{n}-{m}-{'-'.join(o)}" for n, m, o in ENTRIES])
