@@ -47,8 +47,8 @@ class _Momentum(NamedTuple):
     origin: Array  # where the last step began
     loss: Array  # of the last point measured
     rises: Array  # int32, steps since the last check in which the loss rose
-    checked_loss: Array  # the largest loss at the last check
-    reduced: Array  # bool, the last check reduced the step size
+    checked_loss: Array  # the largest loss at the last check; before the first it is not read
+    reduced: Array  # bool, the last check reduced the step size; before the first it counts as one that did
 
 
 class _Sparsity(NamedTuple):
@@ -349,7 +349,7 @@ def _check_rises(state: _State, now: apgd_schedule.Schedule, eps: Array, loss: A
         # The official code compares the loss of the first step with a slot that is not yet filled.
         loss=jnp.where(now.first, 0, loss),
         rises=jnp.where(check, 0, rises),
-        checked_loss=jnp.where(check | now.first, state.best_loss, memory.checked_loss),
+        checked_loss=jnp.where(check, state.best_loss, memory.checked_loss),
         reduced=jnp.where(check, halve, memory.reduced),
     )
     step_size = jnp.where(now.first, 2 * eps, jnp.where(halve, state.step_size / 2, state.step_size))

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from robustjax.attacks import apgd_schedule
 from robustjax.attacks.apgd import apgd, make_plan
-from robustjax.attacks.apgd_steps import nth_smallest, sparse_direction
+from robustjax.attacks.apgd_steps import nth_smallest, project, sparse_direction
 from robustjax.attacks.network import as_network
 from robustjax.attacks.objectives import cross_entropy
 from robustjax.attacks.plan import Context, Outcome, ranked_targets, rows_of, run_plan
@@ -97,14 +97,16 @@ def test_linear_network_is_taken_to_its_optimum(norm, eps):
 
 
 def follow(plan, eps, seed=0, start=None, fn=RIPPLED):
-    """Takes a plan's steps one by one: (points measured at each (steps, b, ...), the last state)."""
+    """Takes a plan's steps one by one: (points measured at each (steps, b, ...), the states after each)."""
     context = Context(as_network(fn, randomized=False), jnp.float32(eps))
     rows = rows_of(plan, keys(seed=seed), jnp.asarray(IMAGES), jnp.asarray(LABELS), None, jnp.zeros(6, jnp.int32), start)
     state, measured = begin(context, rows, plan), []
+    states = []
     for i in range(plan.steps):
         measured.append(np.asarray(state.points))
         state = advance(context, jnp.full(6, i, jnp.int32), state, plan)
-    return np.stack(measured), state
+        states.append(state)
+    return np.stack(measured), states
 
 
 @functools.partial(jax.jit, static_argnames="plan")
@@ -115,6 +117,9 @@ def begin(context, rows, plan):
 @functools.partial(jax.jit, static_argnames="plan")
 def advance(context, i, state, plan):
     return plan.step(context, i, state, plan.config)
+
+
+projected = jax.jit(functools.partial(project, norm="l1"))
 
 
 def size_of(delta, norm):
@@ -128,7 +133,7 @@ def test_what_is_kept_of_all_points(norm, eps, options):
     # Kills: the first misclassified point kept, the best one returned in its place, the first or the last point not looked at,
     # success or losses of the larger balls counted, a stage that begins elsewhere, the stages' radii or lengths.
     plan = make_plan(norm, shape=SHAPE[1:], steps=20, **options)
-    points, state = follow(plan, eps)
+    points, states = follow(plan, eps)
     ends = np.cumsum([n + 1 for _, n in apgd_schedule.stages(20, large_radii=bool(options))])
     assert plan.steps == ends[-1] == len(points) and len(ends) == (3 if options else 1)
     lost, losses = map(np.asarray, judge(points))
@@ -138,11 +143,11 @@ def test_what_is_kept_of_all_points(norm, eps, options):
         assert (sizes <= radius + 2e-5).all() and sizes.max() > 0.99 * radius
         best = points[first:end][losses[first:end].argmax(0), np.arange(6)]
         if stage < len(ends) - 1:
-            near = size_of(best - IMAGES, norm) <= radius * (1 - 1 / (len(ends) - stage))
-            np.testing.assert_allclose(points[end][near], best[near], atol=1e-6)
+            np.testing.assert_allclose(points[end], projected(best, IMAGES, jnp.full((6, 1, 1, 1), radius - eps)), atol=1e-6)
+            np.testing.assert_array_equal(states[end].memory.changed, (points[end] != IMAGES).sum((1, 2, 3)))
     success = lost[first:].any(0)
     last = points[first:][len(lost) - first - 1 - lost[first:][::-1].argmax(0), np.arange(6)]
-    out = plan.outcome(state)
+    out = plan.outcome(states[-1])
     np.testing.assert_array_equal(out.success, success)
     np.testing.assert_array_equal(out.images, np.where(success[:, None, None, None], last, best))
     np.testing.assert_allclose(out.loss, losses[first:].max(0), rtol=1e-5)
@@ -161,7 +166,7 @@ def test_rows_count_their_own_steps():
     # Kills: one schedule for the batch, a Python branch on the step, rises or checks counted over the batch.
     for norm, eps, options in (("l2", 0.4, {}), ("l1", 0.5, {"large_radii": True})):
         plan = make_plan(norm, shape=SHAPE[1:], steps=20, **options)
-        _, expected = follow(plan, eps)
+        expected = follow(plan, eps)[1][-1]
         context = Context(as_network(RIPPLED, randomized=False), jnp.float32(eps))
         rows = rows_of(plan, keys(), jnp.asarray(IMAGES), jnp.asarray(LABELS), None, jnp.zeros(6, jnp.int32))
         state, behind = begin(context, rows, plan), np.array([0, 3, 0, 7, 1, 0])
@@ -255,7 +260,7 @@ def test_nan_stays_in_the_loss():
 
     plan = make_plan("l1", shape=SHAPE[1:], steps=20, large_radii=True)
     with jax.debug_nans(False):
-        out = plan.outcome(follow(plan, 0.15, fn=Partial(failing, jnp.asarray(WEIGHT)))[1])
+        out = plan.outcome(follow(plan, 0.15, fn=Partial(failing, jnp.asarray(WEIGHT)))[1][-1])
         np.testing.assert_array_equal(np.isnan(out.loss), np.arange(6) == 2)
     assert not out.success[2] and out.success.any()
 
