@@ -7,6 +7,8 @@ is refused.
 
 import ml_collections
 
+from robustjax.attacks import presets
+
 # Networks of the quick form: the same code, small enough for seconds on a CPU.
 QUICK_MODEL_OPTIONS = {
     "wide_resnet": {"depth": 10, "width": 1},
@@ -74,6 +76,12 @@ def base() -> ml_collections.ConfigDict:
 def attack(norm: str, eps: float, step_size: float, steps: int) -> ml_collections.ConfigDict:
     """Returns one PGD setting, in units of [0, 1] pixels, with absolute step size."""
     return ml_collections.ConfigDict({"norm": norm, "eps": eps, "step_size": step_size, "steps": steps})
+
+
+def preset(name: str) -> ml_collections.ConfigDict:
+    """Returns the PGD setting of a paper, see robustjax.attacks.presets."""
+    printed = presets.PRESETS[name]
+    return attack(*(printed[key] for key in ("norm", "eps", "step_size", "steps")))
 
 
 def parse(text: str | None, **defaults: str) -> dict:

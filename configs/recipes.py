@@ -8,9 +8,9 @@ from configs import common
 # SPIDER, appendix E.1.1. L2: the step is printed as an absolute 1/800, which moves at most 0.025 in 20 steps; 1/80 (a fortieth of
 # the radius, a common default) is measured beside it, since the print may be a slip.
 CIFAR_ATTACKS = {
-    "pgd_l2": common.attack("l2", 0.5, 1 / 800, 20),
-    "pgd_l2_step_1_80": common.attack("l2", 0.5, 1 / 80, 20),
-    "pgd_linf": common.attack("linf", 8 / 255, 2 / 255, 7),
+    "pgd_l2": common.preset("spider_l2_pgd20"),
+    "pgd_l2_step_1_80": common.preset("spider_l2_pgd20_long"),
+    "pgd_linf": common.preset("spider_linf_pgd7"),
 }
 # [ours]: radii at which small networks on small digits are neither untouched nor all broken.
 DIGITS_ATTACKS = {

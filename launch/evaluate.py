@@ -3,6 +3,9 @@
 python launch/evaluate.py --workdir=runs/spider
 python launch/evaluate.py --workdir=runs/baseline --workdir=runs/spider --suite=full,cbar --report=runs/report
 python launch/evaluate.py --workdir=runs/spider --suite=corruptions --corrupted_dir=CIFAR-10-C
+python launch/evaluate.py --workdir=runs/spider --suite=autoattack --threat=linf:8/255 --limit=1000
+python launch/evaluate.py --workdir=runs/spider --suite=transfer --surrogate=runs/baseline
+python launch/evaluate.py --workdir=runs/spider --suite=clean --curve=linf:0,2/255,4/255,6/255,8/255
 """
 
 import shlex
@@ -13,7 +16,10 @@ from absl import flags
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a trained run; may be given several times, for one table of all.")
 _SUITE = flags.DEFINE_string(
-    "suite", "full", "What to measure: clean, corruptions, cbar, mnist_c, sensor, attacks, full (corruptions and attacks), or several: a,b."
+    "suite",
+    "full",
+    "What to measure: clean, corruptions, cbar, mnist_c, sensor, pgd, cw, attacks (pgd and cw), autoattack, transfer, full (corruptions "
+    "and pgd), or several: a,b.",
 )
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy), 'last' or a step.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
@@ -24,6 +30,20 @@ _CORRUPTED_DIR = flags.DEFINE_string(
     "corrupted_dir", "", "Folder of published corrupted files (CIFAR-10-C, ...): measure those in place of corruptions made here."
 )
 _FROST_IMAGES = flags.DEFINE_string("frost_images", "", "Folder of your own photographs of frost, in place of procedural ice.")
+_THREAT = flags.DEFINE_multi_string(
+    "threat", [], "Of autoattack and transfer: norm:radius, e.g. linf:8/255 or l2:0.5; may be given several times. Default: the run's own."
+)
+_VERSION = flags.DEFINE_string(
+    "attack_version", "", "Of autoattack: standard, plus, rand, or fast (APGD-CE and APGD-T only). Default: the run's own."
+)
+_CURVE = flags.DEFINE_multi_string(
+    "curve", [], "Accuracy by radius, by PGD-20: norm:radius,radius,..., e.g. linf:0,2/255,4/255; may be given several times."
+)
+_SURROGATE = flags.DEFINE_multi_string(
+    "surrogate", [], "Of transfer: folder of a trained run on whose network attacks are made; may be given several times."
+)
+_SAVE = flags.DEFINE_bool("save_adversarial", False, "Keep adversarial images in the npz files beside the results.")
+_RESTART = flags.DEFINE_bool("restart", False, "Begin attacks anew that were interrupted, in place of going on.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
 flags.mark_flag_as_required("workdir")
@@ -40,6 +60,12 @@ def main() -> None:
         "limit": _LIMIT.value,
         "corrupted_dir": _CORRUPTED_DIR.value,
         "frost_images": _FROST_IMAGES.value,
+        "threats": _THREAT.value,
+        "attack_version": _VERSION.value,
+        "curves": _CURVE.value,
+        "surrogates": _SURROGATE.value,
+        "save_adversarial": _SAVE.value,
+        "restart": _RESTART.value,
     }
     runs = [(workdir, run.evaluate(workdir, **options)) for workdir in _WORKDIR.value]
     made = report.collect(runs, command=shlex.join(["python", *sys.argv]), table=_TABLE.value)

@@ -55,6 +55,33 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
     )
 
 
+def load_surrogate(workdir: str | Path, meta: dict) -> Loaded:
+    """Reads the best checkpoint of a run whose network attacks are made on, to try them on another run's.
+
+    Args:
+        workdir: the surrogate's folder.
+        meta: of the checkpoint that the attacks are tried on.
+
+    Raises:
+        InputError: if there is none, or it was trained for other images or classes.
+    """
+    found = load(workdir)
+    theirs, ours = ((_data_of(each), each["model"]["num_classes"], tuple(each["model"]["image_shape"])) for each in (found.meta, meta))
+    if theirs != ours:
+        raise InputError(
+            f"the surrogate {workdir} was trained on {theirs[0]}, {theirs[1]} classes of images {theirs[2]}, the network to attack on "
+            f"{ours[0]}, {ours[1]} classes of {ours[2]}; attacks transfer between runs on the same data only."
+        )
+    return found
+
+
+def _data_of(meta: dict) -> str:
+    """Returns the name of the data of a run, with their options."""
+    wanted = meta["config"]["data"]
+    options = ", ".join(f"{name} {value}" for name, value in sorted(wanted["options"].items()))
+    return wanted["name"] + (f" ({options})" if options else "")
+
+
 def _candidates(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
     best, _ = checkpoints.best()  # refuses an empty folder
     steps = checkpoints.steps()

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from robustjax.core import threats
+from robustjax.evaluate import robustness
+
 COLOURS = ("#4c6a92", "#d1603d", "#5b8c5a", "#8d6a9f", "#c2a33a", "#6b6b6b")
 _WIDE, _NARROW = 8.0, 3.2  # inches of a panel
 
@@ -53,9 +56,12 @@ def _panels(rows: list[dict]) -> list[list[tuple[float, Callable]]]:
             lines[-1].append((_NARROW, partial(_by_severity, rows=rows, benchmark=benchmark)))
     lines = lines or [[(_NARROW, partial(_clean, rows=rows))]]
     attacks = [name for name in (f"{attack}_error" for attack in sorted(rows[0]["attacks"])) if name in rows[0]["metrics"]]
+    found = rows[0].get("robust", {})
+    attacks += [robustness.final(name) for name, entry in found.items() if entry["kind"] != "curve"]
     if attacks:
-        lines[0].append((_NARROW, partial(_attacked, rows=rows, attacks=attacks)))
-    return lines
+        lines[0].append((max(_NARROW, 0.8 * len(attacks)), partial(_attacked, rows=rows, attacks=attacks)))
+    curves = [(_NARROW * 1.6, partial(_curve, rows=rows, norm=norm)) for norm in robustness.curves(rows[0])]
+    return lines + ([curves] if curves else [])
 
 
 def _origin(rows: list[dict]) -> str:
@@ -101,9 +107,32 @@ def _attacked(axis, rows: list[dict], attacks: list[str]) -> None:
     for row, places, width, style in _bars(len(attacks), rows):
         spreads = [row["metrics"][name] for name in attacks]
         deviation = None if spreads[0]["std"] is None else [100 * s["std"] for s in spreads]
-        axis.bar(places, [100 * s["mean"] for s in spreads], width, yerr=deviation, capsize=3, **style)
-    _label(axis, [name.removesuffix("_error") for name in attacks])
-    axis.set(title="under attack", ylim=(0, 100))
+        errors = [s["mean"] if name.endswith("_error") else 1 - s["mean"] for name, s in zip(attacks, spreads, strict=True)]
+        axis.bar(places, [100 * error for error in errors], width, yerr=deviation, capsize=3, **style)
+    labels = {robustness.final(name): entry["label"].replace(", ", "_") for name, entry in rows[0].get("robust", {}).items()}
+    _label(axis, [labels.get(name, name.removesuffix("_error")) for name in attacks])
+    axis.set(title="under attack", ylim=(0, 100), ylabel="error %")
+
+
+def _curve(axis, rows: list[dict], norm: str) -> None:
+    """Draws accuracy by radius, and what AutoAttack found at these radii."""
+    markers: dict[str, str] = {}
+    for i, row in enumerate(rows):
+        points = robustness.curves(row)[norm]
+        axis.plot([eps for eps, _ in points], [100 * accuracy["mean"] for _, accuracy in points], "o-", color=COLOURS[i % len(COLOURS)])
+        for name, entry in row["robust"].items():
+            options = entry["options"]
+            if entry["kind"] == "autoattack" and options["norm"] == norm and options["eps"] in [eps for eps, _ in points]:
+                what = entry["label"].rpartition(",")[0]
+                marker = markers.setdefault(what, "*X^v"[len(markers) % 4])
+                accuracy = 100 * row["metrics"][robustness.final(name)]["mean"]
+                axis.plot([options["eps"]], [accuracy], marker, color=COLOURS[i % len(COLOURS)], markersize=11, clip_on=False)
+    for what, marker in {"PGD-20": "o", **markers}.items():
+        axis.plot([], [], marker, color="black", label=what)
+    radii = [eps for eps, _ in robustness.curves(rows[0])[norm]]
+    axis.set_xticks(radii, [threats.fraction(eps) for eps in radii], fontsize=8)
+    axis.legend(frameon=False, fontsize=8)
+    axis.set(xlabel=f"radius, {robustness.NORMS[norm]}", ylabel="accuracy %", title="accuracy by radius", ylim=(0, 100))
 
 
 def _label(axis, names: list[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
-from robustjax.evaluate import sources, tables
+from robustjax.evaluate import robustness, sources, tables
 from robustjax.evaluate.suites import SENSOR, reference_of
 from robustjax.evaluate.tables import markdown
 from robustjax.io import results
@@ -91,6 +91,8 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
             errors.setdefault(benchmark, {}).setdefault(name, []).append(result["metrics"]["error"])
         elif item["kind"] == "attack":
             numbers[f"{item['name'].removeprefix('attack/')}_error"] = result["metrics"]["error"]
+        elif item["kind"] in ("autoattack", "transfer", "curve"):
+            numbers[robustness.final(item["name"])] = result["metrics"]["accuracy"]
     own = config["evaluation"]["benchmark"]
     reference = reference_of(config) if own in errors else None
     normalised = _add_corruption_errors(numbers, errors, own, reference)
@@ -102,6 +104,7 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
         "normalised": normalised,
         "corruption_reference": reference and {"label": reference.label, "source": reference.source},
         "sources": {benchmark: sources.described(of) for benchmark, of in items.items()},
+        **robustness.of_run(found),
         "sensor": {item["name"].removeprefix(f"{SENSOR}/"): item["options"] for item in items.get(SENSOR, [])},
         "n": clean["n"],
         "step": clean["run"]["checkpoint_step"],
@@ -148,7 +151,16 @@ def _row(group: list[dict]) -> dict:
         "seeds": [s["config"]["seed"] for s in group],
         "n": first["n"],
         "steps": [s["step"] for s in group],
-        "attacks": config["evaluation"]["attacks"],
+        "attacks": first["attacks"],
+        "robust": {
+            name: entry
+            | {
+                "stages": {stage: _spread([s["robust"][name]["stages"][stage] for s in group]) for stage in entry["stages"]},
+                "cost": [s["robust"][name]["cost"] for s in group],
+            }
+            for name, entry in first["robust"].items()
+        },
+        "warnings": _warnings(group),
         "sensor": first["sensor"],
         "sources": first["sources"],
         "metrics": {name: _spread([s["numbers"][name] for s in group]) for name in first["numbers"]},
@@ -165,6 +177,15 @@ def _row(group: list[dict]) -> dict:
         },
         "training_seconds": [s["training_seconds"] for s in group],
     }
+
+
+def _warnings(group: list[dict]) -> list[str]:
+    """Returns what is doubtful about a row's numbers, each text once with the items that it is about."""
+    items: dict[str, list[str]] = {}
+    for summary in group:
+        for text, names in summary["warnings"].items():
+            items.setdefault(text, []).extend(name for name in names if name not in items.get(text, ()))
+    return [f"{', '.join(names)}: {text}" for text, names in items.items()]
 
 
 def _spread(values: list[float]) -> dict:

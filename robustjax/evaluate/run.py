@@ -3,10 +3,12 @@
 Every example is counted exactly once; only this module divides.
 """
 
+import contextlib
 import functools
 import time
+import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,12 +18,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 import robustjax
-from robustjax import attacks, corruptions, metrics
-from robustjax.core import ThreatModel, check, example_keys
+from robustjax import corruptions, metrics
+from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.evaluate import sources, suites
-from robustjax.evaluate.load import Loaded, evaluation_data, load
+from robustjax.evaluate import attacked, sources, suites
+from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
+from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
 from robustjax.io import log, results
 
 ECE_BINS = 15
@@ -44,21 +47,14 @@ class _Part(NamedTuple):
 
 
 @jax.jit
-def _score(
-    logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"], counted: Bool[Array, " b"], mask: Bool[Array, " b"]
-) -> _Sums:
-    """Sums over the examples of `mask`; those outside `counted` (already misclassified without the attack) are counted as errors."""
+def _score(logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"], mask: Bool[Array, " b"]) -> _Sums:
+    """Sums over the examples of `mask`."""
     logits = logits_fn(images)
-    correct = metrics.correct(logits, labels) & counted
+    correct = metrics.correct(logits, labels)
     confidence = metrics.confidence(logits)
     nll = jnp.sum(jnp.where(mask, metrics.nll(logits, labels), 0.0))
     bins = metrics.calibration_sums(confidence, correct, bins=ECE_BINS, mask=mask)
     return _Sums(jnp.sum(mask), jnp.sum(correct & mask), nll, bins)
-
-
-@jax.jit
-def _clean_correct(logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> Bool[Array, " b"]:
-    return metrics.correct(logits_fn(images), labels)
 
 
 def evaluate(
@@ -70,18 +66,32 @@ def evaluate(
     limit: int = 0,
     corrupted_dir: str | Path = "",
     frost_images: str | Path = "",
+    threats: Sequence[str] = (),
+    attack_version: str = "",
+    curves: Sequence[str] = (),
+    surrogates: Sequence[str | Path] = (),
+    save_adversarial: bool = False,
+    restart: bool = False,
     quiet: bool = False,
 ) -> list[dict]:
     """Measures a run's network on its test set.
 
     Args:
-        workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`.
+        workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`. Beside the result of an attack lies
+            an npz file of the same name: for each example its id, label, and whether it is right without the attack and after each
+            stage. While an attack is under way, `<item>.state.npz` holds what it has reached.
         suite: one of suites.SUITES, or several as 'full,cbar'.
         checkpoint: 'best', 'last' or a step.
         data_dir: where the data lie now, if elsewhere than in training.
         limit: measure only that many test examples (0: as the run's configuration says, by default all).
         corrupted_dir: folder of published corrupted files (see data.corrupted), measured in place of corruptions made here.
         frost_images: folder of a user's own photographs of frost, in place of procedural ice.
+        threats: 'linf:8/255', ...: of autoattack and transfer, in place of the configuration's.
+        attack_version: of autoattack, in place of the configuration's.
+        curves: 'linf:0,2/255,4/255', ...: accuracy at these radii, by PGD, beside the suite.
+        surrogates: folders of runs that attacks are transferred from.
+        save_adversarial: keep adversarial images in the npz files.
+        restart: begin attacks anew that were interrupted.
         quiet: no progress line.
 
     Returns:
@@ -92,7 +102,10 @@ def evaluate(
     """
     loaded = load(workdir, checkpoint=checkpoint)
     config = loaded.meta["config"]
-    items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]))
+    networks = {str(folder): load_surrogate(folder, loaded.meta) for folder in surrogates}
+    others = tuple({"surrogate": Path(folder).resolve().name, **_of_run(network)} for folder, network in networks.items())
+    asked = suites.Asked(tuple(threats), attack_version, tuple(curves), others)
+    items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]), asked)
     dataset = evaluation_data(loaded.meta, dir=data_dir)
     ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
     read, photographs = None, ()
@@ -102,41 +115,70 @@ def evaluate(
         photographs = sources.photographs(frost_images)
         items = sources.with_photographs(items, photographs, dataset.image_shape)
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
+    batch_size = config["evaluation"]["batch_size"]
 
     def parts(item: suites.Item) -> Iterator[_Part]:
         options = item.options
         source = read(options["name"], options.get("severity")) if item.kind == "files" else dataset.test
-        return _parts(source, ids, config["evaluation"]["batch_size"])
+        return _parts(source, ids, batch_size)
 
-    found, unchecked = [], True
+    named = {other["surrogate"]: network.logits_fn for other, network in zip(others, networks.values(), strict=True)}
+    subject = attacked.Subject(loaded.logits_fn, dataset.test, ids, batch_size, surrogates=named, keep_images=save_adversarial)
+    found, warned = [], None
     with log.progress("evaluating", len(items), quiet=quiet) as show:
-        for done, item in enumerate(items, 1):
+        for done, item in enumerate(items):
             identity = _identity(loaded, item, dataset.provenance, len(ids))
             path = folder / f"{item.name}.json"
             stored = results.read(path)
-            if stored is None or stored["run"] != identity:
-                if unchecked:
-                    first, unchecked = next(parts(items[0])), False
-                    for warning in check.check_logits_fn(loaded.logits_fn, first.images, first.labels):
-                        log.say(f"warning: {warning}")
-                # The item names the photographs by their digest; the kernel needs themselves.
-                given = {sources.PHOTOGRAPHS: photographs} if sources.PHOTOGRAPHS in item.options else {}
-                stored = _measure(loaded, item, functools.partial(parts, item), identity, given)
-                results.write_json(path, stored)
+            if stored is None or stored["run"] != identity or (save_adversarial and not _has_images(item, path)):
+                warned = _checked(loaded.logits_fn, next(parts(items[0]))) if warned is None else warned
+                if item.kind in attacked.KINDS:
+                    tell = functools.partial(_tell, show, done, item.name)
+                    stored = _attack(subject, item, path, identity, warned, restart=restart, tell=tell)
+                else:
+                    # The item names the photographs by their digest; the kernel needs themselves.
+                    given = {sources.PHOTOGRAPHS: photographs} if sources.PHOTOGRAPHS in item.options else {}
+                    stored = _measure(loaded, item, functools.partial(parts, item), identity, given)
+                    results.write_json(path, stored)
             found.append(stored)
-            show(done, item.name)
+            show(done + 1, item.name)
     return found
+
+
+def _checked(logits_fn, part: _Part) -> list[str]:
+    """Returns what makes measurements of this network misleading, and says it."""
+    warned = check.check_logits_fn(logits_fn, part.images, part.labels)
+    for warning in warned:
+        log.say(f"warning: {warning}")
+    return warned
+
+
+def _tell(show: Callable, done: int, name: str, share: float, text: str) -> None:
+    show(done + share, f"{name} {text}")
+
+
+def _has_images(item: suites.Item, path: Path) -> bool:
+    """Returns whether adversarial images were kept, where there are any."""
+    if item.kind not in attacked.KINDS:
+        return True
+    try:
+        return "adversarial" in (read_npz(path.with_suffix(".npz")) or {})
+    except DAMAGED:
+        return False
+
+
+def _of_run(loaded: Loaded) -> dict:
+    """Returns what tells a trained network from others."""
+    config = loaded.meta["config"]
+    return {"config_hash": results.config_hash(results.comparable(config)), "seed": config["seed"], "checkpoint_step": loaded.step}
 
 
 def _identity(loaded: Loaded, item: suites.Item, provenance: str, n: int) -> dict:
     """Returns what decides a number: a stored result of another identity is measured again."""
-    config = loaded.meta["config"]
     return results.canonical(
         {
             "robustjax": robustjax.__version__,
-            "config_hash": results.config_hash(results.comparable(config)),
-            "seed": config["seed"],
-            "checkpoint_step": loaded.step,
+            **_of_run(loaded),
             "data": provenance,
             "split": "test",
             "n": n,
@@ -155,8 +197,8 @@ def _parts(source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
 def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict, given: dict) -> dict:
     began = time.perf_counter()
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(_drawn_as(item).encode()))
-    transform = _KINDS[item.kind](loaded.logits_fn, item.options | given)
-    sums = [_score(loaded.logits_fn, *_scored(part, transform(example_keys(key, part.ids), part))) for part in parts()]
+    transform = _KINDS[item.kind](item.options | given)
+    sums = [_score(loaded.logits_fn, transform(example_keys(key, part.ids), part), part.labels, part.mask) for part in parts()]
     total = jax.tree.map(lambda *leaves: sum(map(np.asarray, leaves)), *sums)
     n = identity["n"]
     if int(total.count) != n:
@@ -164,53 +206,65 @@ def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Pa
     if not np.isfinite(total.nll):
         raise InputError(f"{item.name}: the network's outputs are not finite; no number can be given for it.")
     error = 1 - float(total.correct) / n
-    measured = {"error": error, "accuracy": 1 - error}
-    if item.kind != "attack":  # likelihood and calibration under an attack say nothing that the accuracy does not
-        measured |= {"nll_nats": float(total.nll) / n, "ece_15_bins": float(metrics.calibration_error(total.bins))}
-    return {
-        "name": item.name,
-        "metrics": measured,
-        "n": n,
-        "seconds": time.perf_counter() - began,
-        "run": identity,
-        "environment": results.environment(),
-    }
+    calibration = {"nll_nats": float(total.nll) / n, "ece_15_bins": float(metrics.calibration_error(total.bins))}
+    return _result(item, identity, {"error": error, "accuracy": 1 - error} | calibration, time.perf_counter() - began)
+
+
+def _result(item: suites.Item, identity: dict, measured: dict, seconds: float) -> dict:
+    environment = results.environment()
+    return {"name": item.name, "metrics": measured, "n": identity["n"], "seconds": seconds, "run": identity, "environment": environment}
+
+
+def _attack(subject: attacked.Subject, item: suites.Item, path: Path, identity: dict, warned: list[str], *, restart: bool, tell) -> dict:
+    """Measures an attack and writes its result, and before it the flags of each example."""
+    key = jax.random.fold_in(jax.random.key(0), zlib.crc32(_drawn_as(item).encode()))
+    with StateFile(path.with_suffix(".state.npz")) as saved, _heard() as during:
+        if restart:
+            saved.finish()
+        measured = attacked.measure(subject, item, key, identity=identity, saved=saved, tell=tell)
+        write_npz(path.with_suffix(".npz"), measured.arrays)
+        result = _result(item, identity, measured.metrics, measured.seconds) | measured.about
+        result["warnings"] = {"before": warned, "during": during, "after": measured.warnings}
+        for warning in measured.warnings:
+            log.say(f"warning: {item.name}: {warning}")
+        results.write_json(path, results.canonical(result))
+        saved.finish()
+    return result
+
+
+@contextlib.contextmanager
+def _heard():
+    """Yields a list of the warnings that come up inside, each once; they are shown as well."""
+    heard: list[str] = []
+
+    def show(message, *place, **more) -> None:
+        if str(message) not in heard:
+            heard.append(str(message))
+            log.say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield heard
 
 
 def _drawn_as(item: suites.Item) -> str:
     """Returns the name that keys an item's randomness: that of `export`, whatever the file of the result is called."""
     options = item.options
+    if item.kind in ("curve", "autoattack"):  # the same draws at every radius, and of 'fast' as in 'standard'
+        return f"{item.kind}/{options['norm']}"
     if item.kind != "corruption" or options["benchmark"] == suites.SENSOR:
         return item.name
     severity = f"_{options['severity']}" if "severity" in options else ""
     return f"{options['benchmark'].removesuffix('_extra')}/{options['name']}{severity}"
 
 
-def _scored(part: _Part, made: tuple[Array, Array]) -> tuple:
-    images, counted = made
-    return images, part.labels, counted, part.mask
+def _as_read(options: dict) -> Callable:
+    return lambda keys, part: part.images
 
 
-def _as_read(logits_fn, options: dict) -> Callable:
-    return lambda keys, part: (part.images, part.mask)
+def _corruption(options: dict) -> Callable:
+    return lambda keys, part: corruptions.corrupt(keys, part.images, **options)
 
 
-def _corruption(logits_fn, options: dict) -> Callable:
-    def transform(keys, part: _Part):
-        return corruptions.corrupt(keys, part.images, **options), part.mask
-
-    return transform
-
-
-def _attack(logits_fn, options: dict) -> Callable:
-    threat = ThreatModel(options["norm"], options["eps"])
-
-    def transform(keys, part: _Part):
-        attacked = attacks.pgd(keys, logits_fn, part.images, part.labels, threat, steps=options["steps"], step_size=options["step_size"])
-        # An example counts as robust only if it is right without the attack as well.
-        return attacked, _clean_correct(logits_fn, part.images, part.labels)
-
-    return transform
-
-
-_KINDS = {"clean": _as_read, "files": _as_read, "corruption": _corruption, "attack": _attack}
+_KINDS = {"clean": _as_read, "files": _as_read, "corruption": _corruption}

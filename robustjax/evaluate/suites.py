@@ -1,10 +1,12 @@
 """Which measurements make up a suite. An item is one number (or a few) on the whole test set, stored in one file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from robustjax import corruptions, metrics
-from robustjax.core import registry
+from robustjax.attacks.presets import PRESETS
+from robustjax.core import ThreatModel, registry, threats
+from robustjax.core.check import InputError
 from robustjax.corruptions import check_options
 
 SENSOR = "sensor"
@@ -14,7 +16,8 @@ ONE_STRENGTH = ("mnist_c", SENSOR)  # benchmarks whose corruptions have no sever
 class Item(NamedTuple):
     """One measurement: its name (that of its file), its kind and the kernel's options.
 
-    Kinds: 'clean'; 'corruption', made here; 'files', corrupted images that were read (see evaluate.sources); 'attack'.
+    Kinds: 'clean'; 'corruption', made here; 'files', corrupted images that were read (see evaluate.sources); 'attack', PGD; 'curve',
+    PGD at one of several radii; 'transfer', PGD on another network; 'autoattack'.
     """
 
     name: str
@@ -22,10 +25,21 @@ class Item(NamedTuple):
     options: dict
 
 
+class Asked(NamedTuple):
+    """What a user asks for beyond the names of suites; what is empty is as the run's configuration says."""
+
+    threats: tuple[str, ...] = ()  # 'linf:8/255', of autoattack and transfer
+    version: str = ""  # of autoattack
+    curves: tuple[str, ...] = ()  # 'linf:0,2/255,4/255'
+    surrogates: tuple[dict, ...] = ()  # of transfer: {surrogate (a name), config_hash, checkpoint_step}
+
+
+NOTHING = Asked()
 Shape = tuple[int, int, int]
+Part = Callable[[dict, Shape, Asked], list[Item]]
 
 
-def _clean(config: dict, shape: Shape) -> list[Item]:
+def _clean(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return [Item("clean", "clean", {})]
 
 
@@ -41,15 +55,15 @@ def _of(benchmark: str, shape: Shape) -> list[Item]:
     ]
 
 
-def _corruptions(config: dict, shape: Shape) -> list[Item]:
+def _corruptions(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return _of(config["evaluation"]["benchmark"], shape)
 
 
-def _cbar(config: dict, shape: Shape) -> list[Item]:
+def _cbar(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return _of(corruptions.nearest("cbar", *shape[:2]), shape)
 
 
-def _mnist_c(config: dict, shape: Shape) -> list[Item]:
+def _mnist_c(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return _of("mnist_c", shape)
 
 
@@ -76,7 +90,7 @@ def sensor_defaults(shape: Shape) -> dict[str, dict]:
     }
 
 
-def _sensor(config: dict, shape: Shape) -> list[Item]:
+def _sensor(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     chosen = config["evaluation"]["sensor"] or sensor_defaults(shape)
     found = [Item(f"{SENSOR}/{name}", "corruption", {"benchmark": SENSOR, **options}) for name, options in chosen.items()]
     for item in found:
@@ -84,42 +98,146 @@ def _sensor(config: dict, shape: Shape) -> list[Item]:
     return found
 
 
-def _attacks(config: dict, shape: Shape) -> list[Item]:
+def _pgd(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return [Item(f"attack/{name}", "attack", dict(options)) for name, options in sorted(config["evaluation"]["attacks"].items())]
 
 
-SUITES: dict[str, tuple[Callable[[dict, Shape], list[Item]], ...]] = {
+def _cw(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    """The same threats and steps with the margin of Carlini and Wagner in place of cross-entropy."""
+    return [
+        Item(f"attack/{name.replace('pgd', 'cw', 1) if name.startswith('pgd') else f'cw_{name}'}", "attack", {**options, "objective": "cw"})
+        for name, options in sorted(config["evaluation"]["attacks"].items())
+    ]
+
+
+# Versions of AutoAttack and the folders of their results. 'fast' is two of its attacks and never called AutoAttack.
+VERSIONS = {"standard": "autoattack", "plus": "autoattack_plus", "rand": "autoattack_rand", "fast": "apgd_fast"}
+
+
+def _autoattack(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    version = asked.version or config["evaluation"]["autoattack"]["version"]
+    if version not in VERSIONS:
+        raise registry.unknown("version of AutoAttack", version, VERSIONS)
+    return [
+        Item(f"{VERSIONS[version]}/{threats.name_of(threat)}", "autoattack", {**_ball(threat), "version": version})
+        for threat in _threats(config, asked)
+    ]
+
+
+def _threats(config: dict, asked: Asked) -> list[ThreatModel]:
+    """Returns the threats asked for, else those of the configuration's AutoAttack, else those of its PGD attacks."""
+    evaluation = config["evaluation"]
+    written = asked.threats or evaluation["autoattack"]["threats"]
+    found = map(threats.parse, written) if written else (ThreatModel(a["norm"], a["eps"]) for a in evaluation["attacks"].values())
+    found = sorted({threat for threat in found if threat.eps}, key=lambda threat: (threat.norm != "linf", threat.norm, threat.eps))
+    if not found:
+        raise InputError("the run's configuration lists no attacks; say how far one may go, e.g. --threat=linf:8/255.")
+    return found
+
+
+def _ball(threat: ThreatModel) -> dict:
+    return {"norm": threat.norm, "eps": threat.eps}
+
+
+def _twenty_steps(threat: ThreatModel) -> dict:
+    """Returns 20 steps of a quarter of the radius: of 2/255 at 8/255, as is usual."""
+    return {**_ball(threat), "steps": 20, "step_size": threat.eps / 4}
+
+
+def _as_in_rat(threat: ThreatModel) -> dict:
+    """Returns the 20 steps of the RAT paper at its radii, and those of `_twenty_steps` at others."""
+    same = [preset for name, preset in PRESETS.items() if name.startswith("rat_") and {**preset, **_ball(threat)} == preset]
+    return _twenty_steps(threat) | ({"step_size": same[0]["step_size"]} if same else {})
+
+
+def _transfer(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    """PGD-20 and CW-20 on each surrogate, as in Table 4 of the RAT paper."""
+    if not asked.surrogates:
+        raise InputError(
+            "the suite transfer needs the folder of another trained run, --surrogate=RUN: attacks on it are tried on this one."
+        )
+    names = [surrogate["surrogate"] for surrogate in asked.surrogates]
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"two surrogates have a folder of the same name ({', '.join(sorted(names))}); results would have one name: rename one."
+        )
+    return [
+        Item(
+            f"transfer/{surrogate['surrogate']}/{name}20_{threats.name_of(threat)}",
+            "transfer",
+            {**_as_in_rat(threat), **objective, **surrogate},
+        )
+        for surrogate in asked.surrogates
+        for threat in _threats(config, asked)
+        for name, objective in (("pgd", {"objective": "ce"}), ("cw", {"objective": "cw"}))
+    ]
+
+
+def _curves(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    """PGD-20 at each radius, the point of largest loss; at radius 0 that is 'clean'."""
+    return [
+        Item(f"curve/{threats.name_of(threat)}", "curve", {**_twenty_steps(threat), "best": True})
+        for text in asked.curves
+        for threat in threats.parse_curve(text)
+        if threat.eps
+    ]
+
+
+SUITES: dict[str, tuple[Part, ...]] = {
     "clean": (_clean,),
     "corruptions": (_clean, _corruptions),
     "cbar": (_clean, _cbar),
     "mnist_c": (_clean, _mnist_c),
     "sensor": (_clean, _sensor),
-    "attacks": (_clean, _attacks),
-    "full": (_clean, _corruptions, _attacks),
+    "pgd": (_clean, _pgd),
+    "cw": (_clean, _cw),
+    "attacks": (_clean, _pgd, _cw),
+    "autoattack": (_clean, _autoattack),
+    "transfer": (_clean, _transfer),
+    "full": (_clean, _corruptions, _pgd),
 }
 
 
-def items(suite: str, config: dict, shape: Shape) -> list[Item]:
+def items(suite: str, config: dict, shape: Shape, asked: Asked = NOTHING) -> list[Item]:
     """Returns the items of a suite, or of several ('full,cbar'), for a run's configuration; each once.
 
     Args:
         suite: clean, corruptions (the benchmark that the configuration names), cbar (its set for images of this size), mnist_c,
-            sensor, attacks; full: corruptions and attacks. Every suite has 'clean' in it.
+            sensor; pgd (the attacks that the configuration lists), cw (the same with the margin), attacks (both), autoattack,
+            transfer; full: corruptions and pgd. Every suite has 'clean' in it.
         config: of the run.
         shape: (h, w, c) of the images that its network takes.
+        asked: what the user asks for beyond it.
 
     Raises:
-        InputError: for an unknown suite or benchmark, corruptions or options that images of this shape cannot have, or a reference
-            of the mean corruption error that there is not: whatever would else stop the evaluation halfway.
+        InputError: for an unknown suite or benchmark, corruptions or options that images of this shape cannot have, a threat or
+            version that there is not, or a reference of the mean corruption error that there is not: whatever would else stop the
+            evaluation halfway.
     """
-    found: dict[str, Item] = {}
-    for one in suite.split(","):
+    chosen = suite.split(",")
+    for one in chosen:
         if one not in SUITES:
             raise registry.unknown("suite", one, SUITES)
-        found |= {item.name: item for part in SUITES[one] for item in part(config, shape)}
+    _check_use(asked, chosen)
+    found: dict[str, Item] = {}
+    for part in (*(part for one in chosen for part in SUITES[one]), _curves):
+        for item in part(config, shape, asked):
+            if found.setdefault(item.name, item) != item:
+                raise InputError(
+                    f"two attacks of the configuration would have the result {item.name}; rename one in config.evaluation.attacks."
+                )
     if any(item.options.get("benchmark") == config["evaluation"]["benchmark"] for item in found.values()):
         reference_of(config)
     return list(found.values())
+
+
+def _check_use(asked: Asked, chosen: Sequence[str]) -> None:
+    """Refuses what none of the suites would look at."""
+    uses = {"threats": ("autoattack", "transfer"), "version": ("autoattack",), "surrogates": ("transfer",)}
+    flags = {"threats": "threat", "version": "attack_version", "surrogates": "surrogate"}
+    for field, readers in uses.items():
+        if getattr(asked, field) and not set(readers) & set(chosen):
+            raise InputError(f"--{flags[field]} is read by the suite {' or '.join(readers)}, got --suite={','.join(chosen)}.")
 
 
 def reference_of(config: dict) -> metrics.Reference | None:

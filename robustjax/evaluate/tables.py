@@ -76,7 +76,7 @@ def _heading(name: str, report: dict) -> str:
         return f"{name.removeprefix(f'{SENSOR}/')} error %"
     if name.endswith("_robust"):
         return f"{report['rows'][0]['robust'][name.removesuffix('_robust')]['label']}: accuracy %"
-    short = {"pgd": "PGD", "cw": "CW", "linf": "L-inf", "l2": "L2", "l1": "L1"}
+    short = {"pgd": "PGD", "cw": "CW", **robustness.NORMS}
     return " ".join(short.get(word, word) for word in name.removesuffix("_error").split("_")) + " error %"
 
 
@@ -123,7 +123,7 @@ def _footer(report: dict) -> list[str]:
                 f"{name}: {climbed}{attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
                 "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
             )
-    lines += [f"Doubtful, {row['label']}: {warning}" for row in rows for warning in row.get("warnings", ())]
+    lines += [f"Warning, {row['label']}: {warning}" for row in rows for warning in row.get("warnings", ())]
     lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
     if report["command"]:
         lines.append(f"Command: `{report['command']}`.")
@@ -149,7 +149,9 @@ def _curves(rows: list[dict]) -> list[str]:
     for norm, points in robustness.curves(rows[0]).items():
         heads = [threats.fraction(eps) for eps, _ in points]
         cells = [[row["label"], *(_spread(accuracy) for _, accuracy in robustness.curves(row)[norm])] for row in rows]
-        title = f"#### Accuracy % by radius in {norm}: PGD-20, steps of a quarter of the radius, the point of largest loss"
+        title = (
+            f"#### Accuracy % by radius in {robustness.NORMS[norm]}: PGD-20, steps of a quarter of the radius, the point of largest loss"
+        )
         lines += ["", title, "", *_table(["method", *heads], cells)]
     return lines
 
@@ -159,9 +161,24 @@ def _transfers(rows: list[dict]) -> list[str]:
     found = {name: entry for name, entry in rows[0].get("robust", {}).items() if entry["kind"] == "transfer"}
     if not found:
         return []
-    cells = [[row["label"], *(_spread(row["metrics"][robustness.final(name)]) for name in found)] for row in rows]
-    heads = ["method", *(entry["label"] for entry in found.values())]
-    return ["", "#### Accuracy % under attacks made on another network", "", *_table(heads, cells)]
+    heads = ["method", *(head for entry in found.values() for head in (entry["label"], "that network itself"))]
+    cells = [
+        [
+            row["label"],
+            *(
+                _spread(value)
+                for name in found
+                for value in (row["metrics"][robustness.final(name)], row["robust"][name]["stages"]["surrogate"])
+            ),
+        ]
+        for row in rows
+    ]
+    return [
+        "",
+        "#### Accuracy % under attacks made on another network; and of that network, where this one was right",
+        "",
+        *_table(heads, cells),
+    ]
 
 
 def _costs(rows: list[dict]) -> list[str]:

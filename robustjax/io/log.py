@@ -121,7 +121,7 @@ class _Lines:
         self.description, self.total, self.start = description, total, start
         self.began = self.said = time.monotonic()
 
-    def __call__(self, done: float, text: str = "") -> None:
+    def __call__(self, done: float | int, text: str = "") -> None:
         now = time.monotonic()
         if now - self.said >= 10 and done > self.start:
             left = (now - self.began) * (self.total - done) / (done - self.start)

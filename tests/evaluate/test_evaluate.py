@@ -48,8 +48,13 @@ def test_every_item_has_its_file_with_all_that_a_reader_needs(workdir, evaluated
 def test_measured_items_are_not_measured_again_unless_the_network_changed(workdir, evaluated, monkeypatch):
     # Kills: no cache; a cache that does not look at what it holds.
     measured = []
-    real = run._measure
-    monkeypatch.setattr(run, "_measure", lambda loaded, item, *rest: measured.append(item.name) or real(loaded, item, *rest))
+    for name in ("_measure", "_attack"):
+        real = getattr(run, name)
+
+        def noting(first, item, *rest, real=real, **more):
+            return measured.append(item.name) or real(first, item, *rest, **more)
+
+        monkeypatch.setattr(run, name, noting)
     (folder(workdir, 24) / "clean.json").unlink()
     path = folder(workdir, 24) / "attack" / "pgd_l2.json"
     stored = json.loads(path.read_text())
@@ -67,9 +72,15 @@ def test_results_do_not_depend_on_the_batch_size(workdir, evaluated, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "evaluation")
-    real = run._parts
+    real = run.load
+
+    def load(*arguments, **options):
+        found = real(*arguments, **options)
+        found.meta["config"]["evaluation"]["batch_size"] = 7
+        return found
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "_parts", lambda source, ids, size: real(source, ids, 7))
+        patch.setattr(run, "load", load)
         again = run.evaluate(copy, suite="full", quiet=True)
     assert [r["metrics"]["error"] for r in again] == [r["metrics"]["error"] for r in evaluated]
 

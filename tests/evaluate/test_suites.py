@@ -3,8 +3,10 @@
 import pytest
 
 from robustjax import corruptions
+from robustjax.attacks.versions import VERSIONS, label
 from robustjax.core.check import InputError
 from robustjax.evaluate import plots, suites
+from robustjax.train import settings
 from tests import tiny
 
 
@@ -43,6 +45,77 @@ def test_sensors_are_the_papers_in_proportion():
 def test_a_look_at_the_suite_does_not_warn():
     # Kills: the warning of another size twice, or where files are read and nothing is made. Warnings are errors here.
     assert len(options("corruptions", evaluation__benchmark="imagenet_c")) == 5 * len(corruptions.NAMES["imagenet_c"])
+
+
+ATTACKS = {
+    "pgd_linf": {"norm": "linf", "eps": 8 / 255, "step_size": 2 / 255, "steps": 7},
+    "pgd_l2": {"norm": "l2", "eps": 0.5, "step_size": 0.1, "steps": 20},
+    "slow": {"norm": "l2", "eps": 0.5, "step_size": 0.01, "steps": 20},
+}
+
+
+def attacked(suite, asked=suites.NOTHING, **changes):
+    config = tiny.config(**{"evaluation__attacks": ATTACKS, **changes})
+    return [item for item in suites.items(suite, config, (16, 16, 1), asked) if item.kind != "clean"]
+
+
+def test_attacks_are_those_of_the_configuration_or_those_asked_for():
+    # Kills: results of older runs under new names; the margin under the name of cross-entropy; one ball measured twice; 'fast' as
+    # AutoAttack; what was asked for beside the configuration's in place of instead of it.
+    pgd, cw = attacked("pgd"), attacked("cw")
+    assert {item.name: item.options for item in pgd} == {f"attack/{name}": options for name, options in ATTACKS.items()}
+    assert [item.name for item in cw] == ["attack/cw_l2", "attack/cw_linf", "attack/cw_slow"]
+    assert cw[1].options == {**ATTACKS["pgd_linf"], "objective": "cw"}
+    assert attacked("attacks") == pgd + cw and attacked("pgd,cw,attacks") == pgd + cw
+    assert [item for item in attacked("full") if item.kind == "attack"] == pgd
+    assert [item.name for item in attacked("autoattack")] == ["autoattack/linf_8_255", "autoattack/l2_0.5"]
+    own = {"evaluation__autoattack": {"threats": ["l1:12"], "version": "plus"}}
+    assert [item.name for item in attacked("autoattack", **own)] == ["autoattack_plus/l1_12"]
+    asked = suites.Asked(threats=("linf:4/255",), version="fast")
+    (fast,) = attacked("autoattack", asked, **own)
+    assert fast == ("apgd_fast/linf_4_255", "autoattack", {"norm": "linf", "eps": 4 / 255, "version": "fast"})
+    surrogates = ({"surrogate": "a", "config_hash": "0"}, {"surrogate": "b", "config_hash": "1"})
+    transfer = attacked("transfer", suites.Asked(threats=("linf:8/255",), surrogates=surrogates))
+    assert [item.name for item in transfer] == [f"transfer/{name}20_linf_8_255" for name in ("a/pgd", "a/cw", "b/pgd", "b/cw")]
+    assert transfer[3].options == {"norm": "linf", "eps": 8 / 255, "steps": 20, "step_size": 2 / 255, "objective": "cw", **surrogates[1]}
+    at_128 = attacked("transfer", suites.Asked(threats=("l2:128/255",), surrogates=surrogates[:1]))
+    assert [item.options["step_size"] for item in at_128] == [15 / 255, 15 / 255]
+    curve = attacked("clean", suites.Asked(curves=("linf:0,2/255,4/255", "linf:2/255,1/2")))
+    assert [item.name for item in curve] == ["curve/linf_2_255", "curve/linf_4_255", "curve/linf_0.5"]
+
+
+@pytest.mark.parametrize(
+    ("suite", "asked", "change", "message"),
+    [
+        ("autoattack", {"version": "quick"}, {}, "unknown version of AutoAttack 'quick'"),
+        ("autoattack", {"threats": ("linf:8",)}, {}, "8 levels are written linf:8/255"),
+        ("autoattack", {}, {"evaluation__attacks": {}}, "lists no attacks; say how far one may go, e.g. --threat=linf:8/255"),
+        ("transfer", {}, {}, "needs the folder of another trained run, --surrogate=RUN"),
+        ("transfer", {"surrogates": ({"surrogate": "a"},) * 2}, {}, "two surrogates have a folder of the same name"),
+        ("pgd", {"threats": ("linf:8/255",)}, {}, "--threat is read by the suite autoattack or transfer, got --suite=pgd"),
+        ("full", {"version": "fast"}, {}, "--attack_version is read by the suite autoattack, got"),
+        ("clean", {"surrogates": ({"surrogate": "a"},)}, {}, "--surrogate is read by the suite transfer, got"),
+        ("clean", {"curves": ("linf:8",)}, {}, "8 levels are written linf:8/255"),
+        (
+            "attacks",
+            {},
+            {"evaluation__attacks": {"pgd": ATTACKS["slow"], "cw": ATTACKS["slow"]}},
+            "would have the result attack/cw; rename one",
+        ),
+    ],
+)
+def test_attacks_that_cannot_be_measured_are_refused_first(suite, asked, change, message):
+    with pytest.raises(InputError) as caught:
+        attacked(suite, suites.Asked(**asked), **change)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_versions_are_those_of_the_attack_and_of_the_configuration():
+    # Kills: a version that the suite or a configuration does not know.
+    for version in suites.VERSIONS:
+        settings.check(tiny.config(evaluation__autoattack={"threats": (), "version": version}))
+        assert label(version).startswith("AutoAttack") == suites.VERSIONS[version].startswith("autoattack")
+    assert set(suites.VERSIONS) == set(VERSIONS)
 
 
 @pytest.mark.parametrize(
