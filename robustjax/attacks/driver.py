@@ -28,7 +28,10 @@ from robustjax.core.rng import is_key, on_data, stream
 from robustjax.core.types import Keys, Scalar
 
 SMALLEST = 8  # rows below which the last runs of a stage are not packed closer: one more program would cost more than it saves
-CPU_ROWS = 64  # on CPU most rows a device: activations of more leave its cache and a step takes longer per row
+CPU_ROWS = 32  # on CPU most rows a device: activations of more leave its cache and a step takes longer per row
+# Smaller batches for the last runs of a stage, as parts of the largest. On accelerators empty rows cost little, and programs take
+# long to compile.
+PARTS, CPU_PARTS = (1 / 4, 1 / 16), (3 / 4, 1 / 2, 1 / 4)
 
 
 class Data(NamedTuple):
@@ -80,7 +83,7 @@ class Driver:
         network: (images, keys) -> logits.
         data: on the host.
         eps: radius.
-        batch_size: rows on all devices together, rounded up to a multiple of their number (on CPU at most 64 rows each).
+        batch_size: rows on all devices together, rounded up to a multiple of their number (on CPU at most 32 rows each).
         devices: to spread the rows over; None: all of this process.
     """
 
@@ -102,7 +105,9 @@ class Driver:
 
     def _sizes(self) -> list[int]:
         """Returns the numbers of rows that programs are compiled for, the largest first."""
-        return [self.rows] + [n for n in (self._rounded(max(self.rows // part, SMALLEST)) for part in (4, 16)) if n < self.rows]
+        parts = CPU_PARTS if jax.default_backend() == "cpu" else PARTS
+        sizes = {self._rounded(max(int(self.rows * part), SMALLEST)) for part in parts}
+        return [self.rows, *sorted((n for n in sizes if n < self.rows), reverse=True)]
 
     def _halve(self, failed: str) -> None:
         if self.rows <= self.mesh.size:
@@ -281,7 +286,8 @@ def _pack(queue: Queue, running: _Running) -> dict[str, np.ndarray]:
 
 
 def _chunk_steps(plan: Plan) -> int:
-    return max(1, min(plan.chunk, plan.steps))
+    most = CPU_STEPS if jax.default_backend() == "cpu" else plan.chunk
+    return max(1, min(most, plan.chunk, plan.steps))
 
 
 def _over_rows(function: Callable, mesh: Mesh, shared: int) -> Callable:

@@ -94,8 +94,9 @@ def test_programs_are_few_and_found_again(monkeypatch):
     plan = tiny_plan.plan(steps=7, restarts=3, chunk=2)
     for seed, eps in ((0, EPS), (1, EPS), (1, EPS / 2)):
         drive(Partial(counted, tiny_plan.network(seed).args[0]), batch_size=32, devices=1, eps=eps, plan=plan)
-    assert set(rows) == {32, 8}
-    assert traces == [(32, *tiny_plan.SHAPE)] * 2 + [(8, *tiny_plan.SHAPE)]  # clean images; a step; a step of the last runs
+    assert {32, 8} <= set(rows) <= {32, 24, 16, 8}
+    # Clean images; then a step of each size, the last runs in smaller ones.
+    assert traces == [(n, *tiny_plan.SHAPE) for n in (32, *sorted(set(rows), reverse=True))]
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(whole, monkeypatch):
