@@ -56,7 +56,7 @@ def square(
     L1 window is multiplied by the number of channels before the projection.
 
     Runs inside jit, grad and shard_map, or by itself; then it is driven from Python in compiled chunks, between which misclassified
-    examples leave the batch. Norm, image size and p_init are static; radius and number of queries are not.
+    examples leave the batch. Norm, image size, p_init and queries are static; the radius is not.
 
     Args:
         keys: one typed key per example (`core.example_keys`).
@@ -83,7 +83,7 @@ def square(
     >>> def logits_fn(x):
     ...     return jnp.stack([x.sum((1, 2, 3)), 1 - x.sum((1, 2, 3))], axis=1)
     >>> grey, threat = jnp.full((1, 1, 1, 1), 0.5), ThreatModel("linf", 0.25)
-    >>> square(example_keys(jax.random.key(0), [0]), logits_fn, grey, jnp.array([0]), threat, queries=20).ravel()
+    >>> square(example_keys(jax.random.key(0), [0]), logits_fn, grey, jnp.array([0]), threat, queries=5).ravel()
     Array([0.25], dtype=float32)
     """
     entered = enter(keys, logits_fn, images, labels, threat, randomized=randomized)

@@ -58,7 +58,7 @@ def make_sides(norm: str, shape: tuple[int, int, int], p_init: float) -> Sides:
         s = max(round(math.sqrt(p * h * w)), 1 if norm == "linf" else 3)
         return min(s if norm == "linf" or s % 2 else s + 1, h, w)
 
-    return Sides(norm, tuple(side(p_init / 2**k) for k in range(len(HALVINGS) + 1)))
+    return Sides(norm, tuple(side(fraction(first, p_init)) for first in (0, *(last + 1 for last in HALVINGS))))
 
 
 def falloff(side: int, power: int) -> np.ndarray:

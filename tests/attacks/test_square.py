@@ -234,17 +234,17 @@ def test_logits_only_and_each_query_with_its_own_draws_of_the_network():
     images, labels = images_of((4, 4, 1)), jnp.zeros(B, jnp.int32)
     for level in (2, 0.9):  # no draw beats 2; most rows find one above 0.9 before they end
         fn = Partial(random_logits, jnp.float32(level))
-        plan, state, step = begun("linf", fn, images, labels, queries=19)
+        plan, state, step = begun("linf", fn, images, labels, queries=11)
         for i in range(plan.steps):
             state = step(i, state)
         outcome = plan.outcome(state)
-        x = square(keys(), fn, images, labels, ThreatModel("linf", EPS["linf"]), queries=19, randomized=True)
+        x = square(keys(), fn, images, labels, ThreatModel("linf", EPS["linf"]), queries=11, randomized=True)
         np.testing.assert_array_equal(x, outcome.images)
-        if level == 2:  # the largest of 20 draws, minus 2
+        if level == 2:  # the largest of 12 draws, minus 2
             assert (np.asarray(outcome.loss) > -1.5).all() and len(np.unique(outcome.loss)) == B
         else:
-            assert outcome.success.sum() >= 0.5 * B and (outcome.start_loss < 0).any()
-    assert plan.steps == 20 and make_plan("l2", shape=(4, 4, 1)).steps == 5001
+            assert outcome.success.sum() >= B // 2 and (outcome.start_loss < 0).any()
+    assert plan.steps == 12 and make_plan("l2", shape=(4, 4, 1)).steps == 5001
 
 
 @pytest.mark.parametrize(
@@ -266,4 +266,4 @@ def test_bad_options_say_so(options, message):
 def test_a_network_that_returns_nan_is_refused():
     # Kills: NaN that loses every comparison, so that the network counts as robust.
     with jax.debug_nans(False), pytest.raises(InputError, match="NaN .* on 8 of 8 images"):
-        square(keys(), lambda x: x[:, 0, 0] * jnp.nan, images_of((4, 4, 2)), jnp.zeros(B, jnp.int32), ThreatModel("l2", 0.1), queries=2)
+        square(keys(), lambda x: x[:, 0, 0] * jnp.nan, images_of((4, 4, 2)), jnp.zeros(B, jnp.int32), ThreatModel("linf", 0.1), queries=1)
