@@ -29,6 +29,7 @@ from robustjax.core.types import Keys, Scalar
 
 SMALLEST = 8  # rows below which the last runs of a stage are not packed closer: one more program would cost more than it saves
 CPU_ROWS = 32  # on CPU most rows a device: activations of more leave its cache and a step takes longer per row
+CPU_STEPS = 3  # on CPU most steps between two looks at who is done: rows that wait for it cost as much there as those at work
 # Smaller batches for the last runs of a stage, as parts of the largest. On accelerators empty rows cost little, and programs take
 # long to compile.
 PARTS, CPU_PARTS = (1 / 4, 1 / 16), (3 / 4, 1 / 2, 1 / 4)
