@@ -1,6 +1,7 @@
 """Attacks on a trained network: per example, stage by stage, taken up inside an attack, transferred, by radius."""
 
 import importlib
+import re
 import shutil
 
 import jax.numpy as jnp
@@ -157,9 +158,9 @@ def test_a_state_that_does_not_fit_is_not_thrown_away(workdir, tmp_path, monkeyp
     assert result["metrics"]["accuracy"] < 1 and not state.exists() and other.exists()
 
 
-def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypatch):
+def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypatch, capsys):
     # Kills: batches done twice; what the first ones found lost; a state of another network taken up; draws that depend on the batch;
-    # attacks on examples that are wrong to begin with. It goes on with another batch size.
+    # warnings that are lost; attacks on examples that are wrong to begin with. It goes on with another batch size.
     asked = {"suite": "cw", "threats": (), "save_adversarial": True}
     (expected,) = evaluate(workdir, **asked)
     copy = copy_of(workdir, tmp_path)
@@ -180,7 +181,11 @@ def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypa
         attacked.attacks, "pgd", lambda keys, fn, images, *rest, **more: batches.append(1) or pgd(keys, fn, images, *rest, **more)
     )
     monkeypatch.setattr(attacked, "Subject", lambda fn, source, ids, size, **more: subject(fn, source, ids, 5, **more))
+    monkeypatch.setattr(attacked, "audit", lambda result, **more: [f"odd: {list(result.stages)}"])
+    monkeypatch.setattr(run.check, "check_logits_fn", lambda *arguments: ["looks odd"])
     (result,) = evaluate(copy, **asked)
+    assert result["warnings"] == {"before": ["looks odd"], "during": [], "after": ["odd: ['clean', 'cw2']"]}
+    assert "warning: attack/cw_l2: odd" in capsys.readouterr().err and results.read(folder(copy) / "attack" / "cw_l2.json") == result
     assert result["metrics"] == expected["metrics"] and len(batches) == -(-left // 5) < 4 and not state.exists()
     assert result["run"]["item"]["options"]["objective"] == "cw" and result["stages"][0]["name"] == "cw2"
     before, after = (flags(folder(where) / "attack" / "cw_l2.npz") for where in (workdir, copy))
@@ -241,6 +246,7 @@ def test_the_report_shows_stages_and_curves_and_names_things_as_they_are(workdir
     )
     result = next(r for r in found if r["name"].startswith("apgd_fast"))
     result["warnings"]["after"] = ["something is odd"]
+    found[-1]["metrics"]["accuracy"] = found[0]["metrics"]["accuracy"]
     made = report.collect([(workdir, found)])
     text = report.markdown(made, details=True)
     values = [result["metrics"]["clean_accuracy"], *(stage["robust_accuracy"] for stage in result["stages"])]
@@ -251,6 +257,8 @@ def test_the_report_shows_stages_and_curves_and_names_things_as_they_are(workdir
     )
     assert "AutoAttack" not in text and "| CW L2 error % |" in text and "| method | 0 | 0.02 | 0.04 |" in text
     assert "Warning, baseline: apgd_fast/linf_0.03: something is odd" in text
+    assert re.search(r"Warning, baseline: curve/linf: robust accuracy rises from .* at radius 0.02 to .* at 0.04", text)
+    assert not re.search(r"curve/linf: robust accuracy rises from .* at radius 0 to", text)
     paths = report.write(made, tmp_path)
     assert report.markdown(results.read_json(paths[0]), details=True) == paths[1].read_text() == text
     assert paths[2].stat().st_size > 20_000
