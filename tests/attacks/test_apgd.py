@@ -196,11 +196,16 @@ def test_state_and_images_agree_and_restarts_only_help():
 def test_start_is_used():
     # Kills: a start that is ignored, or projected although it lies in the ball, or kept outside of it.
     inside = np.clip(IMAGES + RNG.uniform(-0.03, 0.03, SHAPE), 0, 1).astype(np.float32)
-    plan = make_plan("linf", shape=SHAPE[1:], steps=20)
-    points, _ = follow(plan, 0.03, start=jnp.asarray(inside))
-    np.testing.assert_array_equal(points[0], inside)
-    points, _ = follow(plan, 0.03, start=jnp.asarray(inside + np.float32(0.3)))
-    np.testing.assert_allclose(points[0], np.clip(inside + 0.3, IMAGES - 0.03, IMAGES + 0.03), atol=1e-6)
+    context = Context(as_network(RIPPLED, randomized=False), jnp.float32(0.6))
+    for norm, outside in (("linf", IMAGES + np.float32(0.7)), ("l1", IMAGES + np.float32(0.2))):
+        plan = make_plan(norm, shape=SHAPE[1:], steps=20)
+        for start in (inside, outside):
+            rows = rows_of(plan, keys(), jnp.asarray(IMAGES), jnp.asarray(LABELS), None, jnp.zeros(6, jnp.int32), jnp.asarray(start))
+            points = np.asarray(begin(context, rows, plan).points)
+            if start is inside:
+                np.testing.assert_array_equal(points, inside)
+            else:
+                np.testing.assert_allclose(size_of(points - IMAGES, norm), 0.6, rtol=1e-5)
 
 
 def test_options_reach_the_plan(called):
@@ -255,14 +260,17 @@ def test_clean_mistakes_stay_mistakes_and_nan_is_reported(called):
 def test_nan_stays_in_the_loss():
     # Kills: NaN counting as a success or forgotten at the next point or stage.
     def failing(weight, images):
-        far = jnp.abs(images - IMAGES).sum((1, 2, 3)) > 0.2  # only reached in the larger balls
-        return jnp.where(far[:, None] & (jnp.arange(6) == 2)[:, None], jnp.nan, rippled(weight, images))
+        # Row 2 fails in the larger balls only, row 4 everywhere.
+        radius = jnp.array([9, 9, 0.2, 9, 0, 9])
+        lost = jnp.abs(images - IMAGES).sum((1, 2, 3)) >= radius
+        return jnp.where(lost[:, None], jnp.nan, rippled(weight, images))
 
     plan = make_plan("l1", shape=SHAPE[1:], steps=20, large_radii=True)
     with jax.debug_nans(False):
         out = plan.outcome(follow(plan, 0.15, fn=Partial(failing, jnp.asarray(WEIGHT)))[1][-1])
-        np.testing.assert_array_equal(np.isnan(out.loss), np.arange(6) == 2)
-    assert not out.success[2] and out.success.any()
+        np.testing.assert_array_equal(np.isnan(out.loss), [False, False, True, False, True, False])
+    assert LABELS[4] != 0  # class 0 is what an argmax over NaN finds
+    assert not out.success[2] and not out.success[4] and out.success.any()
 
 
 def noisy(weight, images, keys):
