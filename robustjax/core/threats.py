@@ -1,5 +1,6 @@
 """Threat models as text: 'linf:8/255' in configurations and on the command line, 'linf_8_255' in names of results."""
 
+import itertools
 import math
 from typing import Any
 
@@ -34,7 +35,7 @@ def parse_curve(text: Any) -> list[ThreatModel]:
     threats = [ThreatModel(norm.strip(), _number(radius, text)) for radius in radii.split(",")]
     if norm == "linf" and threats[-1].eps > 1:
         raise InputError(f"an L-inf radius is in units of [0, 1] pixels and at most 1, got {text!r}; 8 levels are written linf:8/255.")
-    if any(b.eps <= a.eps for a, b in zip(threats, threats[1:], strict=False)):
+    if any(b.eps <= a.eps for a, b in itertools.pairwise(threats)):
         raise InputError(f"radii must be in rising order, each once, got {text!r}.")
     return threats
 

@@ -77,7 +77,6 @@ def train_with_kills(workdir: Path) -> tuple[int, int]:
         assert process.returncode == -9, err
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_training_and_evaluation_equal_the_unbroken_ones(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
