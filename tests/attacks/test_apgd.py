@@ -197,7 +197,7 @@ def test_start_is_used():
     # Kills: a start that is ignored, or projected although it lies in the ball, or kept outside of it.
     inside = np.clip(IMAGES + RNG.uniform(-0.03, 0.03, SHAPE), 0, 1).astype(np.float32)
     context = Context(as_network(RIPPLED, randomized=False), jnp.float32(0.6))
-    for norm, outside in (("linf", IMAGES + np.float32(0.7)), ("l1", IMAGES + np.float32(0.2))):
+    for norm, outside in (("linf", IMAGES + np.float32(0.7)), ("l2", IMAGES + np.float32(0.2)), ("l1", IMAGES + np.float32(0.2))):
         plan = make_plan(norm, shape=SHAPE[1:], steps=20)
         for start in (inside, outside):
             rows = rows_of(plan, keys(), jnp.asarray(IMAGES), jnp.asarray(LABELS), None, jnp.zeros(6, jnp.int32), jnp.asarray(start))
@@ -205,7 +205,7 @@ def test_start_is_used():
             if start is inside:
                 np.testing.assert_array_equal(points, inside)
             else:
-                np.testing.assert_allclose(size_of(points - IMAGES, norm), 0.6, rtol=1e-5)
+                np.testing.assert_allclose(image_norm(jnp.asarray(points - IMAGES), norm), 0.6, rtol=1e-5)
 
 
 def test_options_reach_the_plan(called):
