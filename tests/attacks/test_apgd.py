@@ -194,7 +194,7 @@ def test_state_and_images_agree_and_restarts_only_help():
 
 
 def test_start_is_used():
-    # Kills: a start that is ignored, or projected although it lies in the ball, or kept outside of it.
+    # Kills: a start that is ignored, replaced by a draw, or kept outside of the ball.
     inside = np.clip(IMAGES + RNG.uniform(-0.03, 0.03, SHAPE), 0, 1).astype(np.float32)
     context = Context(as_network(RIPPLED, randomized=False), jnp.float32(0.6))
     for norm, outside in (("linf", IMAGES + np.float32(0.7)), ("l2", IMAGES + np.float32(0.2)), ("l1", IMAGES + np.float32(0.2))):
