@@ -1,0 +1,49 @@
+"""No attack is weaker than the official one: 64 images here, all 256 with three seeds in results/autoattack_goldens.json."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustjax.io import results
+from tests.goldens import comparison
+
+STORED = Path(__file__).parents[2] / "results" / "autoattack_goldens.json"
+FEW = 64
+CASES = {f"{case.data}/{case.norm}/{case.attack}": case for case in comparison.cases()}
+QUICK = ["digits/linf/pgd20", "digits/linf/cw20", "cifar/linf/pgd20", "digits/linf/standard", "digits/l2/standard"]
+
+
+@pytest.mark.parametrize("name", [*QUICK, pytest.param("digits/l1/standard", marks=pytest.mark.slow)])
+def test_a_quarter_of_the_images_and_one_seed(name):
+    # Kills: a stage that is left out or ends early, a radius or an objective that is not the official one, images taken for robust.
+    entry = comparison.compared(CASES[name], 0, FEW)
+    # The official runs on the same images; among 64 one or two more may fall to either side.
+    assert entry["robust_accuracy"] <= entry["bound"] + 2 / FEW
+    assert entry["images_alike"] >= 0.9
+
+
+def test_the_stored_comparison_is_whole_and_as_strong_as_the_official_attacks():
+    # Kills: a file that misses a norm, a stage or a seed, or shows numbers of its own; an attack weaker than the bounds.
+    stored = results.read_json(STORED)
+    if stored is None:
+        pytest.skip("results/autoattack_goldens.json has not been measured: python -m tests.goldens.comparison")
+    entries = stored["entries"]
+    assert not list(comparison.missing(entries, comparison.SEEDS))
+    assert not comparison.weaker(entries)
+    for name, entry in entries.items():
+        case = CASES[name.rpartition("/")[0]]
+        robust = np.array(list(map(int, entry["robust"])))
+        assert entry["n"] == len(robust) == comparison.IMAGES and entry["robust_accuracy"] == robust.mean()
+        official = comparison.official_flags(case, comparison.IMAGES)
+        assert len(official) == entry.get("official_seeds", 0)
+        if len(official):
+            assert entry["bound"] == comparison.bound(case, official)
+            assert entry["images_alike"] == pytest.approx((official == robust).mean())
+
+
+@pytest.mark.slow
+def test_all_images_and_seeds():
+    # Kills: what the file cannot show, attacks that have changed since it was written.
+    entries = {name: comparison.compared(case, seed, comparison.IMAGES) for name, case, seed in comparison.missing({}, comparison.SEEDS)}
+    assert not comparison.weaker(entries)
