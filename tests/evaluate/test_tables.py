@@ -108,3 +108,19 @@ def test_every_benchmark_has_its_column_and_its_tables(tmp_path):
     assert rows_of(text, "cifar_c: error % of baseline")[1] == ["gaussian_noise", "11.00", "12.00", "13.00", "14.00", "15.00"]
     assert dict(rows_of(text, "mnist_c: error % by corruption")[1:][i][:2] for i in range(15))["fog"] == "35.00"
     assert paths[2].stat().st_size > 30_000
+
+
+def test_attacks_beside_their_peers():
+    # Kills: ours and theirs swapped, the ratio upside down, one peer's numbers beside another's name.
+    def side(seconds, robust, **more):
+        known = {"seconds": seconds, "seconds_by_seed": [seconds, 9.0], "robust_accuracy_by_seed": robust, "peak_megabytes": 1500.0}
+        return known | {"peak_device_megabytes": None, "environment": {"torch": "2"}} | more
+
+    ours = side(2.0, [0.25, 0.26], first_call_seconds=12.5, environment={"jax": "1", "backend": "cpu", "device": "cpu"})
+    packages = {"robustjax": ours, "torchattacks": side(7.0, [0.5, 0.5], peak_megabytes=800.0), "foolbox-jax": side(3.0, [0.2, 0.3])}
+    attacks = [{"name": "pgd", "packages": packages, "times_faster": {"torchattacks": 3.5, "foolbox-jax": 1.5}}]
+    made = {"attacks": attacks, "images": 256, "batch": 256, "network": "a network", "eps": 8 / 255, "parameters": {"pgd": "20 steps"}}
+    text = report.markdown(made | {"device": "cpu", "cpu": "a processor", "threads": 1, "command": "python x.py"})
+    assert "| pgd | 2.00 | 12 | 1,500 | 25.50 | torchattacks | 7.00 | 800 | 50.00 | 3.50 |" in text
+    assert "| pgd | 2.00 | 12 | 1,500 | 25.50 | foolbox-jax | 3.00 | 1,500 | 25.00 | 1.50 |" in text
+    assert "fastest of 2 seeds" in text and "a processor, 1 thread for every package; jax 1, torch 2" in text
