@@ -45,7 +45,7 @@ FLAT = r"the loss never rose on (\d+) of 24 attacked examples in any gradient at
 LOST = r"cross-entropy stayed at 0 on (\d+) of 24 attacked examples that later attacks broke: saturated logits"
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("norm", ["linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("l2", "l1"))])
 def test_a_healthy_network_is_silent(norm):
     # Kills: losses of stages that an example never entered, or that FAB cannot measure, taken for flat ones; first losses of the larger
     # balls of L1; Square's own loss; what asked again is compared with clean labels.

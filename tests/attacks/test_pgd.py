@@ -211,8 +211,7 @@ def test_a_long_attack_runs_on_a_mesh(check_vma):
     np.testing.assert_allclose(sharded(keys(), IMAGES, LABELS), run(keys(), IMAGES, LABELS), atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("norm", "kind"), [("linf", AxisType.Explicit), ("l2", AxisType.Auto)])
 def test_rows_on_two_devices_are_taken_as_they_are(norm, kind):
     # Kills: images[0], or examples that a restart broke, which cannot be cut out of rows that lie on a mesh of the kind jax makes by
     # default; a choice between restarts in which shapes or places do not fit.

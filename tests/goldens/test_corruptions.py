@@ -28,7 +28,7 @@ def draws_of(name, images, benchmark, severity, base):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.parametrize("file", ["cifar_c_32", "tiny_imagenet_c_64", "imagenet_c_224"])
+@pytest.mark.parametrize("file", ["cifar_c_32", pytest.param("tiny_imagenet_c_64", marks=pytest.mark.slow), "imagenet_c_224"])
 def test_photographs(name, file):
     # Kills: any wrong constant or constants of another size; borders; hue ties; a mean over channels; rounding for truncation;
     # variance for standard deviation; salt for pepper; one draw for all channels; a kernel that only fits 32 pixels.
