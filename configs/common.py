@@ -15,6 +15,9 @@ QUICK_MODEL_OPTIONS = {
     "resnet18": {"width": 8},
     "small_cnn": {"width": 8},
     "mnist_cnn": {},
+    "preact_resnet18": {"width": 8},
+    "vgg16_bn": {"width": 8, "groups": (1, 1, 1)},
+    "mobilenet_v2": {"width": 0.25, "blocks": (1, 1, 1, 1)},
 }
 
 
@@ -47,16 +50,21 @@ def base() -> ml_collections.ConfigDict:
     config.augment = ("crop",)  # stages before the method, in order
     config.augment_options = ml_collections.ConfigDict()  # {stage: {option: value}}
     config.method = ml_collections.ConfigDict({"name": "none"})  # the last stage, with its options beside its name
-    config.loss = "cross_entropy"
+    config.loss = "cross_entropy"  # of the objective 'classification'
+    config.objective = ml_collections.ConfigDict(
+        {"name": "classification"}
+    )  # or 'madry', 'trades', 'rat' with their options, see train.adversarial
+    # Adversarial weight perturbation; gamma 0 for none. loss: 'base' climbs an objective's loss without its Taylor terms, 'full' with them.
+    config.awp = ml_collections.ConfigDict({"gamma": 0.0, "warmup_epochs": 0.0, "loss": "base"})
     config.optimizer = ml_collections.ConfigDict(
-        {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0}
+        {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "swa_epoch": 0}
     )
     # warmup_epochs is linear from 0; boundaries (in epochs) and factor are of 'step'.
     config.schedule = ml_collections.ConfigDict({"name": "cosine", "warmup_epochs": 0, "boundaries": (), "factor": 0.1})
     config.validate_epochs = 1  # validate and save this often
     # The checkpoint to keep is the one with the best accuracy on the validation images: 'clean' ones; 'cbar', each of them under one
-    # corruption of C-bar; or 'all', each under every corruption and severity of C-bar.
-    config.selection = ml_collections.ConfigDict({"data": "clean"})
+    # corruption of C-bar; or 'all', each under every corruption and severity of C-bar. With an attack (see `attack`), the accuracy under it.
+    config.selection = ml_collections.ConfigDict({"data": "clean", "attack": {}})
     # reference: whose errors mCE is divided by; 'auto' (AlexNet for imagenet_c, else nobody), 'none' or a name. sensor: what the suite
     # 'sensor' measures, {item: {"name": corruption, option: value}}; empty for a standard set that goes with the size of the images.
     # attacks: by PGD, see `attack`. autoattack: threats such as 'linf:8/255' (none: those of the attacks) and the version.
@@ -129,6 +137,22 @@ def with_method(text: str | None, methods: dict[str, dict], train, **defaults: s
     return finish(config, quick=quick)
 
 
+def with_options(text: str | None, train, **defaults: str) -> ml_collections.ConfigDict:
+    """Returns the configuration of a file whose options all belong to its training recipe.
+
+    Args:
+        text: what stands behind ':' of the configuration's path.
+        train: returns the training recipe, from the options.
+        **defaults: the options that the file knows.
+
+    Raises:
+        ValueError: for an unknown option, or by the recipe for an unknown value.
+    """
+    options = parse(text, **defaults)
+    quick = options.pop("quick")
+    return finish(train(**options), quick=quick)
+
+
 def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.ConfigDict:
     """Applies what every file shares: the quick form makes any configuration a run of seconds on a CPU."""
     if quick:
@@ -141,5 +165,8 @@ def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.
         config.data.limit_test = 128
         config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name])
         config.schedule.boundaries = tuple(1 for _ in config.schedule.boundaries[:1])
+        config.optimizer.swa_epoch = min(config.optimizer.swa_epoch, 1)
+        config.awp.warmup_epochs = min(config.awp.warmup_epochs, 1.0)
+        config.data.validation = max(config.data.validation, 0.1)
         config.evaluation.batch_size = 128
     return config

@@ -50,7 +50,7 @@ def train_step(name: str, size: int, channels: int, batch: int, model: dict) -> 
         config |= {"model": model, "method": method, "batch_size": batch, "epochs": 10_000}
         experiment = build.build(config)
         mesh = parallel.data_mesh()
-        fresh = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False)
+        fresh = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=False)
         holder = [parallel.replicate(fresh, mesh)]
         steps = feed.Resident(experiment, mesh, feed.place(experiment, mesh))
         dispatches = steps.dispatches(0, 10**9)

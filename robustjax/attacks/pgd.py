@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from robustjax.attacks.doors import check_classes, check_count, check_finite, check_start, check_threat
 from robustjax.attacks.network import as_network, as_partial, count_classes
 from robustjax.attacks.objectives import OBJECTIVES, evaluate, for_classes
-from robustjax.attacks.projections import random_in_ball, to_ball_and_box, unit_step
+from robustjax.attacks.projections import random_in_ball, to_ball_and_box, to_box_and_ball, unit_step
 from robustjax.core import loops, registry
 from robustjax.core.check import InputError, as_number, check_images, check_keys, is_concrete
 from robustjax.core.numerics import lift
@@ -31,6 +31,7 @@ class _Config(NamedTuple):
     objective: str
     targeted: bool
     best: bool
+    box_first: bool
 
 
 class _Context(NamedTuple):
@@ -78,6 +79,7 @@ def pgd(
     best: bool = False,
     targets: ArrayLike | None = None,
     randomized: bool = False,
+    box_first: bool | None = None,
 ) -> Float[Array, "b h w c"]:
     """Looks for images within the threat model that the network gets wrong.
 
@@ -105,7 +107,9 @@ def pgd(
             'cw', with a warning), 'kl' divergence from the logits on the clean images, which needs a random start, since its
             gradient is zero at the image; with targets also 'logit_difference' z_t - z_y and 'dlr_targeted'.
         random_start: begin at a point drawn uniformly from the ball, clipped to [0, 1]; False begins at the image itself.
-        start: images to begin at instead (brought into ball and box first); further restarts draw theirs.
+        start: images to begin at instead; further restarts draw theirs. They may lie outside of ball and box, as TRADES's do (Gaussian
+            noise that is not clipped): the first gradient is taken there, and what is returned never is (with `best` they are brought
+            back first, since the start may be what is returned).
         restarts: independent runs. Per example the first that succeeds is kept, else the one of largest objective.
         best: return, rather than the last iterate, the one of largest objective among those that succeed, else among all, the
             starting point included.
@@ -113,6 +117,8 @@ def pgd(
             descended with the targets for labels; the objectives that compare target and label are climbed.
         randomized: whether the network draws: `logits_fn` is then (images, keys (b,)) -> logits and gets fresh keys in each
             evaluation.
+        box_first: clip to [0, 1] before scaling into the ball rather than after; both end in ball and box, and for 'linf' at the same
+            point. None for what the released code does: TRADES's ('kl') clips first, Foolbox and torchattacks last.
 
     Returns:
         Adversarial images in the ball and the box. Whether they fool the network is for the caller to measure.
@@ -143,7 +149,8 @@ def pgd(
     needs_labels = targets is None or "targets" in OBJECTIVES[objective].reads
     labels = check_classes(labels, num_classes, b) if needs_labels else None
     start = None if start is None else check_start(start, images)
-    config = _Config(threat.norm, for_classes(objective, num_classes), targets is not None, best)
+    box_first = objective == "kl" if box_first is None else box_first
+    config = _Config(threat.norm, for_classes(objective, num_classes), targets is not None, best, box_first)
     context = _Context(network, jnp.asarray(float(threat.eps), images.dtype), jnp.asarray(step_size, images.dtype))
     images = jax.lax.stop_gradient(images)
 
@@ -155,7 +162,8 @@ def pgd(
     kept = None
     for restart in range(restarts):
         if restart == 0 and (start is not None or not random_start):
-            first = _project(images if start is None else jax.lax.stop_gradient(start), images, context.eps, norm=threat.norm)
+            first = images if start is None else jax.lax.stop_gradient(start)
+            first = _project(first, images, context.eps, norm=threat.norm) if best else first
         else:
             first = _draw(keys, jnp.uint32(restart), images, context.eps, norm=threat.norm)
         run_keys = stream(keys, jnp.uint32(_NETWORK + restart)) if randomized else None
@@ -213,7 +221,8 @@ def _step(context: _Context, i: Array, state: _State, config: _Config) -> _State
     gradient, (loss, success) = jax.lax.stop_gradient((gradient, measured))
     state = _note(state, loss, success, config)
     moved = state.images + context.step_size * unit_step(gradient, norm=config.norm)
-    return state._replace(images=to_ball_and_box(moved, state.clean, context.eps, norm=config.norm))
+    project = to_box_and_ball if config.box_first else to_ball_and_box
+    return state._replace(images=project(moved, state.clean, context.eps, norm=config.norm))
 
 
 def _finish(context: _Context, i: Array, state: _State, config: _Config) -> _State:

@@ -146,6 +146,22 @@ def to_ball_and_box(
     return jnp.clip(images + to_ball(points - images, eps, norm=norm), 0, 1)
 
 
+def to_box_and_ball(
+    points: Float[Array, "b h w c"], images: Float[Array, "b h w c"], eps: Scalar, *, norm: Norm
+) -> Float[Array, "b h w c"]:
+    """Returns points in [0, 1] and within `eps` of the images: clipped to the box, then brought into the ball.
+
+    The order of TRADES's released code; its L2 ball is torch.renorm's, whose guard of 1e-7 ends that much inside of the radius.
+    """
+    delta = jnp.clip(points, 0, 1) - images
+    if norm == "l2":
+        size = image_norm(delta)
+        delta = delta * _per_image(jnp.where(size > eps, jnp.asarray(eps, delta.dtype) / (size + 1e-7), 1))
+    else:
+        delta = to_ball(delta, eps, norm=norm)
+    return jnp.clip(images + delta, 0, 1)
+
+
 def random_in_ball(keys: Keys, images: Float[Array, "b h w c"], eps: Scalar, *, norm: Norm) -> Float[Array, "b h w c"]:
     """Draws perturbations uniformly in the ball (by volume) of radius `eps`; the box is not looked at.
 

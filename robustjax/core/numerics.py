@@ -88,13 +88,53 @@ def nll_from_logits(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Fl
 def kl_p_from_logits(p_logits: Float[Array, "... k"], q_logits: Float[Array, "... k"]) -> Float[Array, "..."]:
     """Returns KL(softmax(p_logits) || softmax(q_logits)) = sum_k p (log p - log q), per row, in nats.
 
-    From log-softmax, so saturated logits stay finite; a class with p = 0 contributes 0.
+    With d = q_logits - p_logits less its mean under p, KL = log(sum_k p e^d) = log1p(sum_k p (e^d - 1 - d)): a sum of positive terms,
+    which keeps its digits in float32 where KL is 1e-12, while the terms of the usual sum cancel. Where d spans more than 50, or a logit
+    is infinite, the usual sum is taken, from log-softmax, so that nothing overflows; a class with p = 0 contributes 0.
     """
-    log_p = jax.nn.log_softmax(lift(p_logits))
-    log_q = jax.nn.log_softmax(lift(q_logits))
+    p_logits, q_logits = lift(p_logits), lift(q_logits)
+    log_p = jax.nn.log_softmax(p_logits)
+    log_q = jax.nn.log_softmax(q_logits)
     p = jnp.exp(log_p)
     some = p > 0  # logits of -inf: 0 * (-inf - log q) would be NaN
-    return jnp.sum(jnp.where(some, p * (jnp.where(some, log_p, 0) - jnp.where(some, log_q, 0)), 0), axis=-1)
+    far = jnp.sum(jnp.where(some, p * (jnp.where(some, log_p, 0) - jnp.where(some, log_q, 0)), 0), axis=-1)
+    # Of the logits, not of log_q and log_p, which are rounded at the size of the logits.
+    d = jax.lax.stop_gradient(q_logits - p_logits)
+    finite = jnp.isfinite(d)
+    d = jnp.where(finite, d, 0)
+    near = finite.all(-1) & (jnp.max(d, -1) - jnp.min(d, -1) < 50)
+    d = jnp.where(near[..., None], q_logits - p_logits, 0)
+    d = d - jnp.sum(p * d, axis=-1, keepdims=True)
+    return jnp.where(near, jnp.log1p(jnp.sum(p * _expm1_minus(d), axis=-1)), far)
+
+
+def _expm1_minus(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns e^x - 1 - x to rounding: near 0 by its series x^2 / 2 (1 + x / 3 (1 + x / 4 (...)))."""
+    small = jnp.abs(x) < 1
+    y = jnp.where(small, x, 0)
+    series = jnp.ones_like(x)
+    for n in range(20, 2, -1):
+        series = 1 + y / n * series
+    return jnp.where(small, y * y / 2 * series, jnp.expm1(jnp.where(small, 0, x)) - x)
+
+
+@jax.custom_jvp
+def entropy_from_logits(logits: Float[Array, "... k"]) -> Float[Array, "..."]:
+    """Returns -sum_k p log p of p = softmax(logits), per row, in nats; accurate also where p is nearly one-hot or nearly uniform."""
+    z = logits - jnp.max(logits, axis=-1, keepdims=True)
+    p = jax.nn.softmax(z)
+    others = jnp.where(jax.nn.one_hot(jnp.argmax(z, axis=-1), z.shape[-1], dtype=bool), 0, jnp.exp(z))
+    return jnp.log1p(jnp.sum(others, axis=-1)) - jnp.sum(jnp.where(p > 0, p * z, 0), axis=-1)
+
+
+@entropy_from_logits.defjvp
+def _entropy_jvp(primals, tangents):
+    # By hand: differentiated, the two terms of the value give p and -p, whose sum is rounding where the gradient is small.
+    (logits,), (change,) = primals, tangents
+    p = jax.nn.softmax(logits)
+    z = jnp.where(p > 0, logits - jnp.max(logits, axis=-1, keepdims=True), 0)
+    centred = z - jnp.sum(p * z, axis=-1, keepdims=True)
+    return entropy_from_logits(logits), -jnp.sum(p * centred * change, axis=-1)
 
 
 def tree_dot(a: Tree, b: Tree) -> Array:

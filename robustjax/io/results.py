@@ -45,6 +45,10 @@ _MAY_DIFFER = (("data", "dir"), ("allow_slow",))
 # Keys that version 0.1 did not have, each with what it did.
 _ADDED = (
     (("selection",), {"data": "clean"}),
+    (("selection", "attack"), {}),
+    (("objective",), {"name": "classification"}),
+    (("awp",), {"gamma": 0.0, "warmup_epochs": 0, "loss": "base"}),
+    (("optimizer", "swa_epoch"), 0),
     (("evaluation", "reference"), "auto"),
     (("evaluation", "sensor"), {}),
     (("evaluation", "autoattack"), {"threats": [], "version": "standard"}),

@@ -31,6 +31,7 @@ class Spec(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dtype: str
+    remat: bool = False
 
 
 def make_spec(
@@ -41,6 +42,7 @@ def make_spec(
     mean: normalize.Constant,
     std: normalize.Constant,
     dtype: str,
+    remat: bool = False,
 ) -> Spec:
     """Checks what all networks have in common; see `registry.make` for the arguments and errors."""
     shape = tuple(image_shape)
@@ -51,14 +53,15 @@ def make_spec(
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype of a network must be 'float32' or 'bfloat16', got {dtype!r}.")
     shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-    return Spec(name, int(num_classes), shape, *normalize.constants(mean, std, channels=shape[2]), dtype)
+    return Spec(name, int(num_classes), shape, *normalize.constants(mean, std, channels=shape[2]), dtype, remat)
 
 
 class Classifier(nnx.Module):
     """A network that takes images in [0, 1] and normalises them itself.
 
-    Subclasses set `head` (nnx.Linear) and define `trunk`. Parameters are float32; with spec.dtype 'bfloat16' convolutions and
-    hidden linear layers compute in bfloat16, while batch norm, pooled features and the head (whose cost is nil) stay float32.
+    Subclasses set `head` (nnx.Linear) and define `trunk`, which passes every block through `run`. Parameters are float32; with
+    spec.dtype 'bfloat16' convolutions and hidden linear layers compute in bfloat16, while batch norm, pooled features and the head
+    (whose cost is nil) stay float32.
     Parameters cast to float64 make the whole network compute in float64.
     """
 
@@ -76,6 +79,21 @@ class Classifier(nnx.Module):
     def trunk(self, x: Array, keys: Keys | None) -> tuple[Array, tuple[Array, ...]]:
         """Normalised images -> (features (b, d), the feature maps (b, h, w, c) that end each block)."""
         raise NotImplementedError
+
+    def run(self, block: Callable, *inputs: Any) -> Array:
+        """Returns block(*inputs); with spec.remat, derivatives compute the block again instead of keeping what is inside it.
+
+        XLA on CPU merges the second computation with the first, so that nothing is saved there; see tests/models/test_remat.py.
+
+        Args:
+            block: a module, or a function whose modules are among `inputs`. Batch statistics move as without rematerialisation.
+            *inputs: arrays, modules or None.
+        """
+        if not self.spec.remat:
+            return block(*inputs)
+        if isinstance(block, nnx.Module):
+            block, inputs = type(block).__call__, (block, *inputs)
+        return nnx.remat(block)(*inputs)
 
     def embed(self, images: ArrayLike, keys: Keys | None = None) -> tuple[Float[Array, "b d"], tuple[Float[Array, "b h w c"], ...]]:
         """Returns the features and the feature maps that end each block.
@@ -121,10 +139,12 @@ def conv(
     rngs: nnx.Rngs,
     stride: int = 1,
     padding: int | None = None,
+    groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable = initial.he_fan_out,
+    bias_init: Callable = nnx.initializers.zeros,
 ) -> nnx.Conv:
-    """A square convolution, padded by `size // 2` on every side unless said otherwise.
+    """A square convolution, padded by `size // 2` on every side unless said otherwise; groups=inputs makes it depthwise.
 
     Padding is symmetric as in torch: 'SAME' would pad a strided convolution on the right only, which is another function.
     """
@@ -135,8 +155,10 @@ def conv(
         (size, size),
         strides=(stride, stride),
         padding=((padding, padding), (padding, padding)),
+        feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
+        bias_init=bias_init,
         dtype=compute_dtype(spec),
         rngs=rngs,
     )

@@ -40,8 +40,11 @@ class MnistCNN(layers.Classifier):
         """See `Classifier.trunk`; blocks are the outputs of the two pairs of convolutions, after pooling."""
         maps = []
         for first, second in ((0, 1), (2, 3)):
-            x = nnx.relu(self.convs[second](nnx.relu(self.convs[first](x))))
-            x = layers.max_pool(x, size=2, stride=2)
+            x = self.run(_pair, self.convs[first], self.convs[second], x)
             maps.append(x)
         x = self.dropout(nnx.relu(self.hidden1(x.reshape(x.shape[0], -1))), keys)
         return lift(nnx.relu(self.hidden2(x))), tuple(maps)
+
+
+def _pair(first: nnx.Conv, second: nnx.Conv, x: Array) -> Array:
+    return layers.max_pool(nnx.relu(second(nnx.relu(first(x)))), size=2, stride=2)

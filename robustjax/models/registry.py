@@ -10,14 +10,20 @@ from flax import nnx
 from robustjax.core import registry
 from robustjax.models import layers, normalize
 from robustjax.models.mnist_cnn import MnistCNN
+from robustjax.models.mobilenet_v2 import MobileNetV2
+from robustjax.models.preact_resnet import PreActResNet
 from robustjax.models.resnet import ResNet
 from robustjax.models.small_cnn import SmallCNN
+from robustjax.models.vgg import VGG
 from robustjax.models.wide_resnet import WideResNet
 
 TABLE = {
     "mnist_cnn": MnistCNN,
+    "mobilenet_v2": MobileNetV2,
+    "preact_resnet18": PreActResNet,
     "resnet18": ResNet,
     "small_cnn": SmallCNN,
+    "vgg16_bn": VGG,
     "wide_resnet": WideResNet,
 }
 
@@ -31,19 +37,22 @@ def make(
     std: normalize.Constant = 0.5,
     seed: int = 0,
     dtype: str = "float32",
+    remat: bool = False,
     **options: Any,
 ) -> layers.Classifier:
     """Makes a network, in evaluation mode, with its initial parameters.
 
     Args:
-        name: 'small_cnn' (options width, convs), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks) or
-            'wide_resnet' (depth, width, dropout).
+        name: 'small_cnn' (options width, convs), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks), 'preact_resnet18' (width,
+            blocks), 'wide_resnet' (depth, width, dropout), 'vgg16_bn' (width, groups) or 'mobilenet_v2' (width, blocks).
         num_classes: at least 2.
         image_shape: (height, width, channels) of the images it will be given.
         mean: taken off the images first, in units of [0, 1] pixels: one number, or one a channel.
         std: divides them then. The defaults bring [0, 1] to [-1, 1], as in AugMix's released code.
         seed: the initial parameters depend on it, on the name, the sizes and the options, and on nothing else.
         dtype: 'float32', or 'bfloat16' for what convolutions compute in; parameters, statistics and logits stay float32.
+        remat: whether derivatives compute every block again instead of keeping what is inside it: less memory on accelerators and
+            more time, the same parameters and, to rounding, the same values.
         **options: of the network.
 
     Raises:
@@ -53,7 +62,7 @@ def make(
     (2, 10)
     """
     build = registry.make(TABLE, name, kind="model", **options)
-    spec = layers.make_spec(name, num_classes=num_classes, image_shape=image_shape, mean=mean, std=std, dtype=dtype)
+    spec = layers.make_spec(name, num_classes=num_classes, image_shape=image_shape, mean=mean, std=std, dtype=dtype, remat=remat)
     # The kind of key is named: a process-wide default of another kind would give other parameters.
     model = build(spec, nnx.Rngs(params=jax.random.key(seed, impl="threefry2x32")))
     # NNX layers start in training mode, where calling the network would move its statistics.

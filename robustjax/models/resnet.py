@@ -64,7 +64,7 @@ class ResNet(layers.Classifier):
             x = layers.max_pool(x, size=3, stride=2, padding=1)
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(x)
+            x = self.run(block, x)
             if i in self.ends:
                 maps.append(x)
         return layers.global_pool(x), tuple(maps)

@@ -45,6 +45,6 @@ class SmallCNN(layers.Classifier):
         """See `Classifier.trunk`; blocks are the outputs of the three blocks, before pooling."""
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(layers.max_pool(x, size=2, stride=2) if i else x)
+            x = self.run(block, layers.max_pool(x, size=2, stride=2) if i else x)
             maps.append(x)
         return layers.global_pool(x), tuple(maps)

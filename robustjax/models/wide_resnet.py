@@ -1,29 +1,43 @@
 """Wide residual networks: Zagoruyko and Komodakis, "Wide Residual Networks", BMVC 2016, in the form that AugMix released and
 SPIDER, ESP and PixMix train."""
 
+from collections.abc import Callable
+
 from flax import nnx
 from jaxtyping import Array
 
 from robustjax.core.check import InputError
 from robustjax.core.types import Keys
-from robustjax.models import layers
+from robustjax.models import initial, layers
 
 
 class PreActivationBlock(nnx.Module):
     """x + conv(dropout(relu(bn(conv(relu(bn(x))))))).
 
-    Where the number of channels changes, the shortcut is a 1x1 convolution without batch norm that reads relu(bn(x)), not x.
+    Where shapes differ, the shortcut is a 1x1 convolution without batch norm that reads relu(bn(x)), not x.
     """
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, dropout: float | int, index: int, spec: layers.Spec, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        *,
+        spec: layers.Spec,
+        rngs: nnx.Rngs,
+        dropout: float | int = 0.0,
+        index: int = 0,
+        kernel_init: Callable = initial.he_fan_out,
+    ):
+        options = {"spec": spec, "rngs": rngs, "kernel_init": kernel_init}
         self.bn1 = layers.BatchNorm(inputs, rngs=rngs)
-        self.conv1 = layers.conv(inputs, outputs, 3, stride=stride, spec=spec, rngs=rngs)
+        self.conv1 = layers.conv(inputs, outputs, 3, stride=stride, **options)
         self.bn2 = layers.BatchNorm(outputs, rngs=rngs)
         self.dropout = layers.Dropout(dropout, index=index)
-        self.conv2 = layers.conv(outputs, outputs, 3, spec=spec, rngs=rngs)
-        self.projects = inputs != outputs
+        self.conv2 = layers.conv(outputs, outputs, 3, **options)
+        self.projects = inputs != outputs or stride != 1
         if self.projects:
-            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
+            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, **options)
 
     def __call__(self, x: Array, keys: Keys | None) -> Array:
         """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
@@ -35,8 +49,8 @@ class PreActivationBlock(nnx.Module):
 class WideResNet(layers.Classifier):
     """WRN-depth-width: three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels, then bn, relu, pool, head.
 
-    WRN-40-2 for 10 classes has 2,243,546 parameters. It starts as AugMix's released code does: convolutions He normal (fan_out),
-    batch norm 1 and 0, head torch's default kernel with bias 0.
+    WRN-40-2 for 10 classes has 2,243,546 parameters, WRN-34-10 has 46,160,474. It starts as AugMix's and TRADES's released code do:
+    convolutions He normal (fan_out), batch norm 1 and 0, head torch's default kernel with bias 0.
     """
 
     def __init__(self, spec: layers.Spec, rngs: nnx.Rngs, *, depth: int = 40, width: int = 2, dropout: float | int = 0.0):
@@ -60,7 +74,7 @@ class WideResNet(layers.Classifier):
         x = self.conv1(x)
         maps = []
         for i, block in enumerate(self.blocks):
-            x = block(x, keys)
+            x = self.run(block, x, keys)
             if (i + 1) % self.per_group == 0:
                 maps.append(x)
         return layers.global_pool(nnx.relu(self.bn1(x))), tuple(maps)

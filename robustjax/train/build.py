@@ -12,7 +12,7 @@ from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import augmented, objectives, schedules, settings, step
+from robustjax.train import adversarial, augmented, objectives, schedules, settings, state, step
 
 
 class Experiment(NamedTuple):
@@ -30,6 +30,7 @@ class Experiment(NamedTuple):
     batch_stats: dict
     optimizer: optax.GradientTransformation
     rate: optax.Schedule
+    objective: objectives.Objective
     step: Callable  # of one device, see train.step
     total_steps: int
     notes: tuple[str, ...]
@@ -59,9 +60,16 @@ def build(config: dict) -> Experiment:
     description = _model(dataset, train_ids, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"])
     evaluate = apply if config["compute_dtype"] == "float32" else _split_model(description, dtype="float32")[0]
-    objective = objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
+    objective = _objective(config, params)
+    awp = config["awp"]
     one_device = step.make_step(
-        apply, _augment(config, dataset), objective, optimizer, num_classes=dataset.num_classes, ema=optimizer_settings["ema"]
+        apply,
+        _augment(config, dataset),
+        objective,
+        optimizer,
+        num_classes=dataset.num_classes,
+        average=schedules.averaging(optimizer_settings, steps_per_epoch=order.steps_per_epoch),
+        awp=step.WeightPerturbation(awp["gamma"], round(awp["warmup_epochs"] * order.steps_per_epoch), awp["loss"] == "full"),
     )
     return Experiment(
         config,
@@ -76,10 +84,41 @@ def build(config: dict) -> Experiment:
         batch_stats,
         optimizer,
         rate,
+        objective,
         one_device,
         total_steps,
         notes,
     )
+
+
+def initial_state(experiment: Experiment) -> state.TrainState:
+    """Returns the state before the first step."""
+    optimizer = experiment.config["optimizer"]
+    averaged = bool(optimizer["ema"] or optimizer["swa_epoch"])
+    return state.create(
+        experiment.params, experiment.batch_stats, experiment.optimizer, averaged=averaged, terms=experiment.objective.terms
+    )
+
+
+def _objective(config: dict, params: dict) -> objectives.Objective:
+    options = dict(config["objective"])
+    name = options.pop("name", None)
+    if name == "classification":
+        if options:
+            raise InputError(
+                f"config.objective has {min(options)!r} beside 'classification', which has no options: its loss is config.loss."
+            )
+        return objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
+    if config["loss"] != "cross_entropy":
+        raise InputError(f"config.loss = {config['loss']!r} is of the objective 'classification'; {name!r} is made of cross_entropy.")
+    known = {"classification": None, **adversarial.TABLE}
+    if name not in known:
+        raise registry.unknown("objective", str(name), known)
+    made = registry.make(adversarial.TABLE, name, kind="objective", **options)()
+    # Groups of weights are checked by drawing from them; nothing is computed.
+    if options.get("groups"):
+        jax.eval_shape(lambda: losses.weight_noise(jax.random.key(0), params, stddev=1.0, groups=options["groups"]))
+    return made
 
 
 def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:

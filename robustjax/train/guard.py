@@ -8,7 +8,7 @@ from collections import deque
 import jax
 
 from robustjax.core.check import InputError
-from robustjax.train import state
+from robustjax.train import build, state
 
 SLOW_HOURS = 24.0  # longer than this on a CPU, and the user is asked
 
@@ -92,11 +92,7 @@ class Watch:
 
     def _shapes(self):
         experiment = self.experiment
-        return jax.eval_shape(
-            lambda: state.create(
-                experiment.params, experiment.batch_stats, experiment.optimizer, ema=experiment.config["optimizer"]["ema"] > 0
-            )
-        )
+        return jax.eval_shape(lambda: build.initial_state(experiment))
 
 
 def _refuse_days(per_step: float, steps: int, *, allow: bool) -> None:

@@ -16,7 +16,7 @@ from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
 from robustjax.train import augmented, feed, guard, select, state
-from robustjax.train.build import Experiment, build
+from robustjax.train.build import Experiment, build, initial_state
 
 
 class Summary(NamedTuple):
@@ -79,7 +79,7 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
     Raises:
         InputError: if a whole checkpoint holds another state than this experiment, which nothing here could mend.
     """
-    fresh = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=experiment.config["optimizer"]["ema"] > 0)
+    fresh = initial_state(experiment)
     damaged = False
     for at in reversed(checkpoints.steps()):
         try:
@@ -115,13 +115,13 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
             began = time.perf_counter()
             current = watch.steps(steps, current, done, until)
             seconds = time.perf_counter() - began
-            accuracy, loss = validate(*state.evaluated(current))
-            watch.refuse_bad_weights(until, loss)
-            record = _record(experiment, current, until, accuracy, loss)
+            measured = validate(*state.evaluated(current))
+            watch.refuse_bad_weights(until, measured.loss)
+            record = _record(experiment, current, until, measured)
             images_per_second = config["batch_size"] * (until - done) / seconds
             lines.write({**record, "time": {"seconds": seconds, "images_per_second": images_per_second}})
-            current = current._replace(sums=parallel.replicate(state.zero_sums(), mesh))
-            checkpoints.save(until, current._asdict(), {**meta, "validation": record}, validation_accuracy=accuracy)
+            current = current._replace(sums=parallel.replicate(state.zero_sums(experiment.objective.terms), mesh))
+            checkpoints.save(until, current._asdict(), {**meta, "validation": record}, validation_accuracy=measured.selects_by)
             done = until
     checkpoints.wait()
     best, accuracy = checkpoints.best()
@@ -132,7 +132,7 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
     return summary
 
 
-def _record(experiment: Experiment, current: state.TrainState, at: int, accuracy: float, loss: float) -> dict:
+def _record(experiment: Experiment, current: state.TrainState, at: int, measured: select.Validation) -> dict:
     sums = jax.tree.map(float, current.sums)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules multiply integers by floats
         rate = float(experiment.rate(at - 1))
@@ -142,9 +142,11 @@ def _record(experiment: Experiment, current: state.TrainState, at: int, accuracy
         "learning_rate": rate,
         "train_loss": sums.loss / sums.count,
         "train_accuracy": sums.correct / sums.count,
+        **{f"train_{name}": value / sums.count for name, value in sums.terms.items()},
         "validation_data": augmented.describe(experiment.config["selection"]["data"], experiment.dataset.image_shape),
-        "validation_accuracy": accuracy,
-        "validation_loss": loss,
+        "validation_accuracy": measured.accuracy,
+        "validation_loss": measured.loss,
+        **({} if measured.robust_accuracy is None else {"validation_robust_accuracy": measured.robust_accuracy}),
     }
 
 

@@ -1,6 +1,9 @@
 """Learning rates and optimisers, from the numbers of a configuration."""
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from robustjax.core.check import InputError
@@ -62,3 +65,37 @@ def optimizer(settings: dict, rate: optax.Schedule) -> optax.GradientTransformat
             return chain.update(grads, state, params)
 
     return optax.GradientTransformation(chain.init, update)
+
+
+def averaging(settings: dict, *, steps_per_epoch: int) -> Callable | None:
+    """Returns (step, averaged, current) -> averaged trees of weights and batch statistics, or None for no averaging.
+
+    `ema`: decay of an exponential mean over steps. `swa_epoch`: stochastic weight averaging, the plain mean of the weights at the end of
+    that epoch and of each one after it (before it, the weights themselves): Izmailov et al., UAI 2018, Eq. in section 3.2; used for
+    adversarial training by Chen et al., ICLR 2021. Batch statistics are averaged like weights, where the released code computes those of
+    the averaged network anew over the training data.
+
+    Args:
+        settings: config.optimizer.
+        steps_per_epoch: of the training split.
+
+    Raises:
+        InputError: if both are asked for.
+    """
+    decay, first = settings["ema"], settings["swa_epoch"]
+    if decay and first:
+        raise InputError(f"config.optimizer.ema = {decay} and swa_epoch = {first} are two ways of averaging; set one of them to 0.")
+    if not decay and not first:
+        return None
+
+    def average(step, averaged, current):
+        if decay:
+            share = 1 - decay
+        else:
+            epoch = (step + 1) // steps_per_epoch
+            ends = (step + 1) % steps_per_epoch == 0
+            count = jnp.maximum(epoch - first + 1, 1).astype(jnp.float32)
+            share = jnp.where(epoch < first, 1.0, jnp.where(ends, 1 / count, 0.0))
+        return jax.tree.map(lambda old, new: old + share * (new - old), averaged, current)
+
+    return average

@@ -1,14 +1,16 @@
 """Validation during training, by which the best checkpoint is selected."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Int
 
-from robustjax import losses, models
-from robustjax.core import parallel
+from robustjax import attacks, losses, models
+from robustjax.core import ThreatModel, parallel
+from robustjax.core.rng import example_keys
 from robustjax.core.types import Batch
 from robustjax.data import batches, stream
 from robustjax.io import log
@@ -18,11 +20,25 @@ from robustjax.train.build import Experiment
 _KEPT_BYTES = 2 * 2**30  # of corrupted validation images on the devices; more are computed anew at each validation
 
 
+class Validation(NamedTuple):
+    """What validation measured; accuracies are fractions, the loss is the mean over the images."""
+
+    accuracy: float
+    loss: float
+    robust_accuracy: float | None = None  # under config.selection.attack
+
+    @property
+    def selects_by(self) -> float:
+        """The accuracy by which the best checkpoint is chosen."""
+        return self.accuracy if self.robust_accuracy is None else self.robust_accuracy
+
+
 def make_validator(experiment: Experiment, mesh: Mesh, data: tuple[Array, Array] | None, *, quiet: bool = False) -> Callable:
-    """Returns validate(params, batch_stats) -> (accuracy, mean loss) over the validation split, each image counted once.
+    """Returns validate(params, batch_stats) -> Validation over the validation split, each image counted once.
 
     With config.selection.data = 'cbar' these are the images under the corruptions of C-bar, one each; with 'all' each image is
-    counted once for every corruption and severity. They are computed here, once, and kept where they fit.
+    counted once for every corruption and severity. They are computed here, once, and kept where they fit. With config.selection.attack
+    every image is also attacked, from the same random starts at every validation.
 
     Args:
         experiment: see train.build.
@@ -35,17 +51,23 @@ def make_validator(experiment: Experiment, mesh: Mesh, data: tuple[Array, Array]
     selection = experiment.config["selection"]["data"]
     batch_size = max(1, min(most, len(ids)) // mesh.size) * mesh.size
 
-    @jax.jit
-    def sums(params, batch_stats, images: Array, labels: Int[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:
-        logits = models.logits_fn(apply, params, batch_stats)(images.astype(jnp.float32) / 255)
-        correct = jnp.where(mask, jnp.argmax(logits, -1) == labels, False)
-        return jnp.sum(correct), jnp.sum(jnp.where(mask, losses.cross_entropy(logits, labels), 0.0))
+    attack = _attack(experiment.config["selection"]["attack"])
 
     @jax.jit
-    def gathered(params, batch_stats, data: tuple[Array, Array], ids: Int[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, Array]:
-        return sums(params, batch_stats, data[0][ids], data[1][ids], mask)
+    def sums(params, batch_stats, batch: Batch) -> tuple[Array, ...]:
+        network = models.logits_fn(apply, params, batch_stats)
+        images = batch.images.astype(jnp.float32) / 255
+        logits = network(images)
+        counted = [_correct(logits, batch), jnp.sum(jnp.where(batch.mask, losses.cross_entropy(logits, batch.labels), 0.0))]
+        if attack is not None:
+            counted.append(_correct(network(attack(network, images, batch)), batch))
+        return tuple(counted)
 
-    def resident(params, batch_stats) -> Iterator[tuple[Array, Array]]:
+    @jax.jit
+    def gathered(params, batch_stats, data: tuple[Array, Array], ids: Int[Array, " b"], mask: Bool[Array, " b"]) -> tuple[Array, ...]:
+        return sums(params, batch_stats, Batch(data[0][ids], data[1][ids], ids, mask))
+
+    def resident(params, batch_stats) -> Iterator[tuple[Array, ...]]:
         for chosen, mask in batches.padded(ids, batch_size):
             yield gathered(params, batch_stats, data, *parallel.shard_rows(parallel.own_rows((chosen, mask)), mesh))
 
@@ -57,20 +79,33 @@ def make_validator(experiment: Experiment, mesh: Mesh, data: tuple[Array, Array]
     if selection != "clean":
         count, placed = _augmented(experiment, mesh, selection, most, read_ahead=data is None, quiet=quiet)
 
-    def validate(params: dict, batch_stats: dict) -> tuple[float, float]:
+    def validate(params: dict, batch_stats: dict) -> Validation:
         if selection == "clean" and data is not None:
             results = resident(params, batch_stats)
         else:
-            results = (sums(params, batch_stats, batch.images, batch.labels, batch.mask) for batch in placed())
-        correct = loss = 0.0
-        for result in results:
-            # Fetched before the next batch is begun: many that wait at once can block the devices of a CPU for ever.
-            batch_correct, batch_loss = jax.device_get(result)
-            correct += float(batch_correct)
-            loss += float(batch_loss)
-        return correct / count, loss / count
+            results = (sums(params, batch_stats, batch) for batch in placed())
+        # Fetched before the next batch is begun: many that wait at once can block the devices of a CPU for ever.
+        totals = [sum(map(float, column)) for column in zip(*map(jax.device_get, results), strict=True)]
+        return Validation(*(total / count for total in totals))
 
     return validate
+
+
+def _correct(logits: Array, batch: Batch) -> Array:
+    return jnp.sum(jnp.where(batch.mask, jnp.argmax(logits, -1) == batch.labels, False))
+
+
+def _attack(options: dict) -> Callable | None:
+    """Returns (network, images, batch) -> adversarial images by PGD on cross-entropy, or None for no attack."""
+    if not options:
+        return None
+    threat = ThreatModel(options["norm"], options["eps"])
+
+    def attack(network, images: Array, batch: Batch) -> Array:
+        keys = example_keys(jax.random.key(0), batch.ids)
+        return attacks.pgd(keys, network, images, batch.labels, threat, steps=options["steps"], step_size=options["step_size"])
+
+    return attack
 
 
 def _augmented(

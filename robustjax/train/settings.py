@@ -60,6 +60,8 @@ RULES = {
     "augment_options": _OPTIONS,
     "method": _OPTIONS,
     "loss": _NAME,
+    "objective": _OPTIONS,
+    "awp": {"gamma": _NON_NEGATIVE, "warmup_epochs": _NON_NEGATIVE, "loss": _one_of("base", "full")},
     "optimizer": {
         "name": _one_of("sgd", "adam"),
         "lr": _POSITIVE,
@@ -68,6 +70,7 @@ RULES = {
         "weight_decay": _NON_NEGATIVE,
         "clip_norm": _NON_NEGATIVE,
         "ema": _DECAY,
+        "swa_epoch": _NATURAL,
     },
     "schedule": {
         "name": _one_of("cosine", "step", "constant"),
@@ -76,7 +79,7 @@ RULES = {
         "factor": _POSITIVE,
     },
     "validate_epochs": _COUNT,
-    "selection": {"data": _one_of("clean", "cbar", "all")},
+    "selection": {"data": _one_of("clean", "cbar", "all"), "attack": _OPTIONS},
     "evaluation": {
         "batch_size": _COUNT,
         "benchmark": _NAME,
@@ -113,19 +116,29 @@ def check(config: Mapping) -> dict:
         raise InputError("config.optimizer.nesterov is of 'sgd'; with 'adam' set it to False.")
     if checked["schedule"]["name"] != "step" and checked["schedule"]["boundaries"]:
         raise InputError(f"config.schedule.boundaries are of 'step'; with {checked['schedule']['name']!r} leave them empty.")
+    if checked["optimizer"]["swa_epoch"] > checked["epochs"]:
+        raise InputError(
+            f"config.optimizer.swa_epoch = {checked['optimizer']['swa_epoch']} lies behind the last of the {checked['epochs']} epochs."
+        )
+    if checked["selection"]["attack"]:
+        checked["selection"]["attack"] = _attack(checked["selection"]["attack"], "selection.attack")
+        if checked["selection"]["data"] != "clean":
+            raise InputError("config.selection.attack attacks clean validation images: set config.selection.data = 'clean', or no attack.")
     for name, attack in checked["evaluation"]["attacks"].items():
-        if not isinstance(attack, Mapping):
-            raise InputError(f"config.evaluation.attacks.{name} must hold norm, eps, step_size and steps, got {attack!r}.")
-        attack = _check(attack, ATTACK, f"evaluation.attacks.{name}.")
-        if attack["norm"] == "linf" and attack["eps"] > 1:
-            raise InputError(
-                f"config.evaluation.attacks.{name}.eps is in units of [0, 1] pixels and at most 1, got {attack['eps']:g}; 8 / 255?"
-            )
-        checked["evaluation"]["attacks"][name] = attack
+        checked["evaluation"]["attacks"][name] = _attack(attack, f"evaluation.attacks.{name}")
     for item, options in checked["evaluation"]["sensor"].items():
         if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
             raise InputError(f"config.evaluation.sensor.{item} must hold the name of a corruption and its options, got {options!r}.")
     return checked
+
+
+def _attack(attack, key: str) -> dict:
+    if not isinstance(attack, Mapping):
+        raise InputError(f"config.{key} must hold norm, eps, step_size and steps, got {attack!r}.")
+    attack = _check(attack, ATTACK, f"{key}.")
+    if attack["norm"] == "linf" and attack["eps"] > 1:
+        raise InputError(f"config.{key}.eps is in units of [0, 1] pixels and at most 1, got {attack['eps']:g}; 8 / 255?")
+    return attack
 
 
 def _check(values: Mapping, rules: dict, prefix: str) -> dict:

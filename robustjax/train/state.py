@@ -1,5 +1,6 @@
 """The training state: everything that a step changes, and nothing else."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,10 +16,11 @@ class Sums(NamedTuple):
     correct: Float[Array, ""]
     count: Float[Array, ""]
     bad_step: Int[Array, ""]  # the first step whose loss was not finite, or -1
+    terms: dict[str, Float[Array, ""]]  # the parts of the loss, of objectives that have such
 
 
 class TrainState(NamedTuple):
-    """Parameters and what goes with them after `step` steps. `ema` holds averaged weights and statistics, or is empty."""
+    """Parameters and what goes with them after `step` steps. `ema` holds averaged (EMA or SWA) weights and statistics, or is empty."""
 
     step: Int[Array, ""]
     params: dict[str, Array]
@@ -28,15 +30,18 @@ class TrainState(NamedTuple):
     sums: Sums
 
 
-def zero_sums() -> Sums:
-    """Returns empty sums."""
-    return Sums(*(jnp.zeros((), jnp.float32) for _ in range(3)), bad_step=jnp.int32(-1))
+def zero_sums(terms: Sequence[str] = ()) -> Sums:
+    """Returns empty sums, of objectives whose losses have `terms`."""
+    zero = {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count", *terms)}
+    return Sums(zero.pop("loss"), zero.pop("correct"), zero.pop("count"), bad_step=jnp.int32(-1), terms=zero)
 
 
-def create(params: dict, batch_stats: dict, optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
-    """Returns the state before the first step."""
-    averaged = {"params": jax.tree.map(jnp.copy, params), "batch_stats": jax.tree.map(jnp.copy, batch_stats)} if ema else {}
-    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), averaged, zero_sums())
+def create(
+    params: dict, batch_stats: dict, optimizer: optax.GradientTransformation, *, averaged: bool, terms: Sequence[str] = ()
+) -> TrainState:
+    """Returns the state before the first step; with `averaged` a second set of weights, of an objective whose losses have `terms`."""
+    average = {"params": jax.tree.map(jnp.copy, params), "batch_stats": jax.tree.map(jnp.copy, batch_stats)} if averaged else {}
+    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), average, zero_sums(terms))
 
 
 def evaluated(state: TrainState) -> tuple[dict, dict]:

@@ -5,22 +5,45 @@ the numbers do not depend on the count of devices.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, UInt8
 
+from robustjax import losses
 from robustjax.core import rng
 from robustjax.core.parallel import AXIS
 from robustjax.core.types import Batch
+from robustjax.train.objectives import Given, Loss, Network, Objective
 from robustjax.train.state import Sums, TrainState
+
+_WEIGHTS = (1 << 32) - 1  # keys what the step draws for all examples; examples are keyed by their ids, which end far below
+
+
+class WeightPerturbation(NamedTuple):
+    """Adversarial weight perturbation in a step; see losses.adversarial_weight_perturbation."""
+
+    gamma: float = 0.0  # 0: none
+    warmup_steps: int = 0  # before which there is none
+    full: bool = False  # climb the whole loss, Taylor terms included, rather than Objective.ascent
 
 
 def make_step(
-    apply: Callable, augment: Callable, objective: Callable, optimizer: optax.GradientTransformation, *, num_classes: int, ema: float
+    apply: Callable,
+    augment: Callable,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_classes: int,
+    average: Callable | None = None,
+    awp: WeightPerturbation = WeightPerturbation(),  # noqa: B008  (immutable)
 ) -> Callable:
     """Returns step(state, key, batch) -> state for one device of the mesh axis 'data'.
+
+    With `awp` the gradient is taken, and the optimiser steps (weight decay included), at the perturbed weights, and the perturbation is
+    then taken off again, as in the released code.
 
     Args:
         apply: the model, see models.functional.
@@ -28,36 +51,55 @@ def make_step(
         objective: see train.objectives.
         optimizer: see train.schedules.
         num_classes: width of the targets.
-        ema: decay of the averaged weights, 0 for none.
+        average: (step, averaged, current) -> averaged weights, see schedules.averaging; None for none.
+        awp: adversarial weight perturbation.
     """
+    network = Network(apply, AXIS)
+
+    def gradient(loss: Callable[..., Loss], params: dict, *rest) -> tuple[Loss, dict]:
+        def value(params):
+            found = loss(network, params, *rest)
+            return found.value, found
+
+        (_, found), grads = jax.value_and_grad(value, has_aux=True)(params)
+        return found, jax.lax.pmean(grads, AXIS)
 
     def step(state: TrainState, key: Key[Array, ""], batch: Batch) -> TrainState:
-        keys = rng.example_keys(jax.random.fold_in(key, state.step), batch.ids)
+        step_key = jax.random.fold_in(key, state.step)
+        keys = rng.example_keys(step_key, batch.ids)
         augment_keys, model_keys = rng.stream(keys, 0), rng.stream(keys, 1)
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
         images, targets = augment(augment_keys, images, targets)
+        given = Given(images, targets, batch.labels, model_keys, jax.random.fold_in(step_key, _WEIGHTS))
+        prepared = jax.lax.stop_gradient(objective.prepare(network, state.params, state.batch_stats, given))
+        rest = (state.batch_stats, given, prepared)
 
-        def loss_fn(params):
-            return objective(apply, params, state.batch_stats, images, targets, model_keys, AXIS)
-
-        (loss, (batch_stats, logits)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        loss, grads = jax.lax.pmean((loss, grads), AXIS)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        at = state.params
+        if awp.gamma:
+            _, upwards = gradient(objective.loss if awp.full else objective.ascent, at, *rest)
+            gamma = jnp.where(state.step < awp.warmup_steps, 0.0, awp.gamma)
+            at = losses.adversarial_weight_perturbation(at, upwards, gamma=gamma)
+        found, grads = gradient(objective.loss, at, *rest)
+        updates, opt_state = optimizer.update(grads, state.opt_state, at)
+        params = optax.apply_updates(at, updates)
+        if awp.gamma:
+            params = jax.tree.map(lambda new, moved, old: new - (moved - old), params, at, state.params)
         averaged = state.ema
-        if ema:
-            averaged = jax.tree.map(lambda old, new: ema * old + (1 - ema) * new, averaged, {"params": params, "batch_stats": batch_stats})
-        correct = jax.lax.psum(jnp.sum(jnp.argmax(logits, -1) == batch.labels), AXIS)
-        sums = _add(state.sums, loss, correct, jax.lax.psum(batch.labels.shape[0], AXIS), state.step)
-        return TrainState(state.step + 1, params, batch_stats, opt_state, averaged, sums)
+        if average is not None:
+            averaged = average(state.step, averaged, {"params": params, "batch_stats": found.batch_stats})
+        loss, terms = jax.lax.pmean((found.value, found.terms), AXIS)
+        correct = jax.lax.psum(jnp.sum(jnp.argmax(found.logits, -1) == batch.labels), AXIS)
+        sums = _add(state.sums, loss, terms, correct, jax.lax.psum(batch.labels.shape[0], AXIS), state.step)
+        return TrainState(state.step + 1, params, found.batch_stats, opt_state, averaged, sums)
 
     return step
 
 
-def _add(sums: Sums, loss: Array, correct: Array, count: int, step: Array) -> Sums:
+def _add(sums: Sums, loss: Array, terms: dict[str, Array], correct: Array, count: int, step: Array) -> Sums:
     bad = jnp.where((sums.bad_step < 0) & ~jnp.isfinite(loss), step, sums.bad_step)
-    return Sums(sums.loss + loss * count, sums.correct + correct.astype(jnp.float32), sums.count + count, bad)
+    terms = {name: sums.terms[name] + value * count for name, value in terms.items()}
+    return Sums(sums.loss + loss * count, sums.correct + correct.astype(jnp.float32), sums.count + count, bad, terms)
 
 
 def resident(step: Callable) -> Callable:

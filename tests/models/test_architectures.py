@@ -27,6 +27,11 @@ def count(name, **options):
         (312_202, "mnist_cnn", (28, 28, 1), {}),
         (24_058, "small_cnn", (16, 16, 1), {}),
         (94_762, "small_cnn", (32, 32, 3), {"width": 32}),
+        (46_160_474, "wide_resnet", (32, 32, 3), {"depth": 34, "width": 10}),
+        (11_172_170, "preact_resnet18", (32, 32, 3), {}),
+        (14_728_266, "vgg16_bn", (32, 32, 3), {}),
+        (14_728_266, "vgg16_bn", (64, 64, 3), {}),
+        (2_296_922, "mobilenet_v2", (32, 32, 3), {}),
     ],
 )
 def test_parameter_counts(expected, name, shape, options):
@@ -75,7 +80,7 @@ def test_same_function_and_gradient_as_torch(case):
 
 def test_the_reference_is_there():
     # Kills: an empty table above, which would test nothing. The file is part of the repository.
-    assert len(CASES) == 5
+    assert len(CASES) == 8
 
 
 def test_initial_laws():
@@ -106,6 +111,25 @@ def test_each_network_starts_as_its_released_code_does():
     mnist = models.split(models.make("mnist_cnn", num_classes=10, image_shape=(28, 28, 1)))[1]
     assert not mnist["head.kernel"].any() and mnist["hidden1.bias"].any() and not mnist["convs.2.bias"].any()
     np.testing.assert_allclose(jnp.std(mnist["convs.2.kernel"]), (2 / (9 * 32)) ** 0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "small", "kernel", "fan_in", "bias"),
+    [
+        ("preact_resnet18", {"width": 8, "blocks": (1, 1)}, "blocks.1.shortcut_conv.kernel", 8, "head.bias"),
+        ("preact_resnet18", {"width": 8, "blocks": (1, 1)}, "blocks.1.conv2.kernel", 144, "head.bias"),
+        ("vgg16_bn", {"width": 8, "groups": (1, 1)}, "blocks.1.convs.0.kernel", 72, "blocks.1.convs.0.bias"),
+        ("mobilenet_v2", {"width": 2, "blocks": (1, 1)}, "blocks.1.conv2.kernel", 9, "head.bias"),
+    ],
+)
+def test_networks_that_start_as_torch_does(name, small, kernel, fan_in, bias):
+    # Kills: He normal for torch's default; fan_in of a depthwise convolution times its channels; a bias of 0, or with another bound.
+    params = models.split(models.make(name, num_classes=10, image_shape=(8, 8, 3), **small))[1]
+    largest = jnp.max(jnp.abs(params[kernel]))
+    assert 0.93 * fan_in**-0.5 < largest <= fan_in**-0.5
+    np.testing.assert_allclose(jnp.std(params[kernel]), fan_in**-0.5 / 3**0.5, rtol=0.15)
+    inputs = fan_in if bias != "head.bias" else params["head.kernel"].shape[0]
+    assert 0.5 * inputs**-0.5 < jnp.max(jnp.abs(params[bias])) <= inputs**-0.5
 
 
 @pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
@@ -149,6 +173,11 @@ def test_numbers_of_numpy_are_numbers():
         ("stem must be 'cifar' or 'imagenet', got 'tiny'", {"name": "resnet18", "stem": "tiny"}),
         (r"\(8, 8, 3\).*too small for resnet18.*32x32", {"name": "resnet18", "stem": "imagenet", "image_shape": (8, 8, 3)}),
         (r"mnist_cnn is a network for grey images.*\(28, 28, 3\)", {"name": "mnist_cnn", "image_shape": (28, 28, 3)}),
+        (r"\(28, 28, 3\).*too small for vgg16_bn.*32x32", {"name": "vgg16_bn", "image_shape": (28, 28, 3)}),
+        (r"vgg16_bn needs a width and groups of at least 1.*groups=\(2, 0\)", {"name": "vgg16_bn", "groups": (2, 0)}),
+        (r"preact_resnet18 needs a width and blocks.*width=0", {"name": "preact_resnet18", "width": 0}),
+        (r"mobilenet_v2 needs a width above 0.*width=-1", {"name": "mobilenet_v2", "width": -1}),
+        (r"one to 7 blocks of at least 1.*blocks=\(\)", {"name": "mobilenet_v2", "blocks": ()}),
         ("image_shape must be", {"image_shape": (32, 32)}),
         ("num_classes must be at least 2, got 1", {"num_classes": 1}),
         ("mean has 2 values, the images have 3 channels", {"mean": (0.5, 0.5)}),

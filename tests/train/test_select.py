@@ -77,7 +77,7 @@ def validated(**changes):
     """Returns (accuracy, loss) of the untrained network on the selection's images."""
     experiment = build.build(tiny.config(**changes))
     mesh = parallel.data_mesh()
-    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=False), mesh)
     validate = select.make_validator(experiment, mesh, feed.place(experiment, mesh), quiet=True)
     first = validate(*state.evaluated(current))
     assert validate(*state.evaluated(current)) == first
@@ -104,7 +104,7 @@ def test_one_batch_at_a_time(data, stream, monkeypatch):
     place, fetch = parallel.shard_rows, jax.device_get
     experiment = build.build(tiny.config(selection__data=data, data__stream=stream, evaluation__batch_size=8))
     mesh = parallel.data_mesh()
-    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=False), mesh)
     monkeypatch.setattr(select, "_KEPT_BYTES", 0)
     validate = select.make_validator(experiment, mesh, feed.place(experiment, mesh), quiet=True)
     monkeypatch.setattr(parallel, "shard_rows", lambda *given: happened.append("begun") or place(*given))

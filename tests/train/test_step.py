@@ -24,7 +24,7 @@ def run(experiment, *, mode="shard_map", devices=8, chunk=1, stream=False):
     """Takes four steps; returns the state and the markers."""
     mesh = parallel.data_mesh(jax.devices()[:devices])
     one = experiment.step
-    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    current = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=False), mesh)
     source = experiment.dataset.train
     key = parallel.replicate(jax.random.key(0), mesh)
     markers = []
@@ -93,7 +93,7 @@ def test_one_step_is_the_equation_on_one_device(experiment):
     change, _ = experiment.optimizer.update(grads, experiment.optimizer.init(experiment.params), experiment.params)
     mesh = parallel.data_mesh()
     function = parallel.data_parallel(step.resident(experiment.step), mesh)
-    first = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=False), mesh)
+    first = parallel.replicate(state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=False), mesh)
     data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
     found, _ = function(first, data, parallel.shard_rows(ids[:, None], mesh))
     expected = optax.apply_updates(experiment.params, change)
@@ -110,7 +110,7 @@ def test_averaged_weights_follow_the_recurrence(experiment):
     function = parallel.data_parallel(step.resident(one), mesh, donate=False)
     source = experiment.dataset.train
     data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
-    current = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, ema=True)
+    current = state.create(experiment.params, experiment.batch_stats, experiment.optimizer, averaged=True)
     average = np.asarray(experiment.params["head.kernel"], np.float64)
     for i in range(3):
         current, _ = function(current, data, parallel.shard_rows(experiment.order(i)[:, None], mesh))
