@@ -29,6 +29,8 @@ def base() -> ml_collections.ConfigDict:
     config.batch_size = 128
     config.parallel = "shard_map"  # or 'pmap': the same step, the same numbers
     config.compute_dtype = "float32"  # of the network in training: or 'bfloat16'
+    config.remat = False  # compute each block of the network again on the way back: less memory on accelerators, more time
+    config.init = ""  # folder of a finished run whose best weights to begin with; empty for random ones
     config.steps_per_dispatch = 0  # 0: one on CPU, 50 elsewhere
     config.allow_slow = False  # go on without an accelerator even if it would take days
     config.quick = False

@@ -2,8 +2,8 @@
 
 Subpackages are loaded when first used, so `import robustjax` stays light:
 
-    from robustjax import attacks, augment, corruptions, losses, metrics    # pure kernels on arrays
-    from robustjax import data, models, train, evaluate                     # what the launchers are made of
+    from robustjax import attacks, augment, corruptions, losses, metrics, theory    # pure kernels on arrays
+    from robustjax import data, models, train, evaluate                             # what the launchers are made of
 
 The law of the library: images are float (b, h, w, c) in [0, 1], and mean and standard deviation live inside the model.
 """
@@ -12,7 +12,21 @@ import importlib
 
 __version__ = "0.2.0"
 
-_SUBPACKAGES = ("attacks", "augment", "core", "corruptions", "data", "evaluate", "imaging", "io", "losses", "metrics", "models", "train")
+_SUBPACKAGES = (
+    "attacks",
+    "augment",
+    "core",
+    "corruptions",
+    "data",
+    "evaluate",
+    "imaging",
+    "io",
+    "losses",
+    "metrics",
+    "models",
+    "theory",
+    "train",
+)
 
 
 def __getattr__(name: str):

@@ -47,6 +47,8 @@ _ADDED = (
     (("selection",), {"data": "clean"}),
     (("selection", "attack"), {}),
     (("objective",), {"name": "classification"}),
+    (("remat",), False),
+    (("init",), ""),
     (("awp",), {"gamma": 0.0, "warmup_epochs": 0, "loss": "base"}),
     (("optimizer", "swa_epoch"), 0),
     (("evaluation", "reference"), "auto"),

@@ -12,7 +12,7 @@ from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import adversarial, augmented, objectives, schedules, settings, state, step
+from robustjax.train import adversarial, augmented, objectives, pretrained, schedules, settings, state, step
 
 
 class Experiment(NamedTuple):
@@ -58,8 +58,10 @@ def build(config: dict) -> Experiment:
     _check_evaluation(config["evaluation"], dataset.image_shape)
     augmented.check(config["selection"]["data"], dataset.image_shape)
     description = _model(dataset, train_ids, config)
-    apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"])
-    evaluate = apply if config["compute_dtype"] == "float32" else _split_model(description, dtype="float32")[0]
+    apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"], remat=config["remat"])
+    evaluate = _split_model(description, dtype="float32")[0] if config["remat"] or config["compute_dtype"] != "float32" else apply
+    if config["init"]:
+        params, batch_stats = pretrained.load(config["init"], params, batch_stats)
     objective = _objective(config, params)
     awp = config["awp"]
     one_device = step.make_step(
@@ -170,15 +172,17 @@ def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:
         "seed": config["seed"],
     }
     options = config["model"]["options"]
-    reserved = sorted({"name", "dtype", *derived} & set(options))
+    reserved = sorted({"name", "dtype", "remat", *derived} & set(options))
     if reserved:
-        raise InputError(f"config.model.options.{reserved[0]} follows from the data, config.seed or config.compute_dtype; leave it out.")
+        raise InputError(
+            f"config.model.options.{reserved[0]} follows from the data, config.seed, config.compute_dtype or config.remat; leave it out."
+        )
     return {"name": config["model"]["name"], **derived, **options}
 
 
-def _split_model(description: dict, *, dtype: str) -> tuple[Callable, dict, dict]:
+def _split_model(description: dict, *, dtype: str, remat: bool = False) -> tuple[Callable, dict, dict]:
     try:
-        return models.split(models.make(**description, dtype=dtype))
+        return models.split(models.make(**description, dtype=dtype, remat=remat))
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -42,6 +42,8 @@ RULES = {
     "batch_size": _COUNT,
     "parallel": _one_of("shard_map", "pmap"),
     "compute_dtype": _one_of("float32", "bfloat16"),
+    "remat": _SWITCH,
+    "init": _TEXT,
     "steps_per_dispatch": _NATURAL,
     "allow_slow": _SWITCH,
     "quick": _SWITCH,

@@ -1,21 +1,14 @@
 """Boundary thickness, flatness and input curvature against official functions (see data/losses_metrics/README.md, metrics.npz)."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from robustjax import metrics
-from tests.goldens import reference
+from tests.goldens import mlp, reference
 
 PRECISION = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-ACTIVATIONS = {"tanh": jnp.tanh, "softplus": jax.nn.softplus, "relu": jax.nn.relu}
-
-
-def precision(dtype):
-    return jax.enable_x64(True) if dtype is np.float64 else contextlib.nullcontext()
 
 
 def golden(prefix):
@@ -26,31 +19,23 @@ def golden(prefix):
 
 
 def weights(data, dtype):
-    return {name: jnp.asarray(data[name], dtype) for name in ("W1", "b1", "W2", "b2", "W3", "b3")}
-
-
-def mlp(activation, params, images):
-    x = images.reshape(len(images), -1)
-    for i in (1, 2, 3):
-        x = jnp.dot(x, params[f"W{i}"].T, precision="highest") + params[f"b{i}"][None]
-        x = ACTIVATIONS[activation](x) if i < 3 else x
-    return x
+    return {name: jnp.asarray(data[name], dtype) for name in mlp.NAMES}
 
 
 def tanh_logits(params, images):
-    return mlp("tanh", params, images)
+    return mlp.logits(params, images, act="tanh")
 
 
 def softplus_loss(params, images, labels):
-    return metrics.nll(mlp("softplus", params, images), labels)
+    return metrics.nll(mlp.logits(params, images, act="softplus"), labels)
 
 
 def tanh_loss(params, images, labels):
-    return metrics.nll(mlp("tanh", params, images), labels)
+    return metrics.nll(mlp.logits(params, images, act="tanh"), labels)
 
 
 def relu_mean_loss(images, labels, params):
-    return jnp.mean(metrics.nll(mlp("relu", params, images), labels))
+    return jnp.mean(metrics.nll(mlp.logits(params, images, act="relu"), labels))
 
 
 def near(gaps, *edges):
@@ -67,7 +52,7 @@ def test_boundary_thickness(kind, dtype):
     data = golden("bt.")
     x_i, x_j, predicted, label, target = (data[n] for n in ("x_i", f"x_j_{kind}", "pred", "label", "target"))
     distance = data[f"{kind}.distance"]
-    with precision(dtype):
+    with mlp.precision(dtype):
         logits_fn = jax.tree_util.Partial(tanh_logits, weights(data, dtype))
         ends = x_i.astype(dtype), x_j.astype(dtype)
         gaps = np.asarray(metrics.segment_gaps(logits_fn, *ends, predicted, target))
@@ -103,7 +88,7 @@ def test_loss_at_a_distance_in_weight_space(dtype):
     # radius, a sum over examples.
     data = golden("flat.")
     tolerance = 1e-9 if dtype is np.float64 else 1e-5
-    with precision(dtype):
+    with mlp.precision(dtype):
         params = weights(data, dtype)
         loss = jax.tree_util.Partial(relu_mean_loss, jnp.asarray(data["x"], dtype), jnp.asarray(data["y"]))
         names, shapes = zip(*((name, data[name].shape) for name in params), strict=True)
@@ -131,7 +116,7 @@ def test_input_curvature(activation, dtype):
     n, b = eps.shape[:2]
     many = lambda a: np.tile(a, (n, *[1] * (a.ndim - 1)))  # noqa: E731
     rtol = 1e-9 if dtype is np.float64 else 5e-5
-    with precision(dtype):
+    with mlp.precision(dtype):
         loss_fn = jax.tree_util.Partial(tanh_loss if activation == "tanh" else softplus_loss, weights(data, dtype))
         images, labels = many(data["x"].astype(dtype)), many(data["y"])
 
