@@ -69,7 +69,8 @@ def base() -> ml_collections.ConfigDict:
     config.selection = ml_collections.ConfigDict({"data": "clean", "attack": {}})
     # reference: whose errors mCE is divided by; 'auto' (AlexNet for imagenet_c, else nobody), 'none' or a name. sensor: what the suite
     # 'sensor' measures, {item: {"name": corruption, option: value}}; empty for a standard set that goes with the size of the images.
-    # attacks: by PGD, see `attack`. autoattack: threats such as 'linf:8/255' (none: those of the attacks) and the version.
+    # attacks: by PGD, see `attack`. autoattack: threats such as 'linf:8/255' (none: those of the attacks) and the version. geometry: other
+    # settings of thickness, flatness and curvature than robustjax.evaluate.suites.GEOMETRY, {'thickness': {'class_i': 'label'}}.
     config.evaluation = ml_collections.ConfigDict(
         {
             "batch_size": 500,
@@ -78,6 +79,7 @@ def base() -> ml_collections.ConfigDict:
             "sensor": {},
             "attacks": {},
             "autoattack": {"threats": (), "version": "standard"},
+            "geometry": {},
         }
     )
     return config

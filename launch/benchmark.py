@@ -12,27 +12,14 @@ import subprocess
 import sys
 import time
 
+import timing
+
 import entry  # isort: skip
 from absl import flags
 
 _OUT = flags.DEFINE_string("out", "", "File for the numbers; default: print only.")
 _PAIRS = flags.DEFINE_integer("pairs", 15, "How often each pair is measured.", lower_bound=3)
 _STEPS = flags.DEFINE_integer("steps", 5, "Steps in one measurement.", lower_bound=1)
-
-
-def paired(first, second, pairs: int) -> dict:
-    """Times two functions in turn; returns median seconds of each and the median and range of second / first."""
-    times = []
-    for _ in range(pairs):
-        pair = []
-        for function in (first, second):
-            began = time.perf_counter()
-            function()
-            pair.append(time.perf_counter() - began)
-        times.append(pair)
-    ratios = sorted(b / a for a, b in times)
-    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
-    return {"seconds": seconds, "ratio_median": statistics.median(ratios), "ratio_range": [ratios[0], ratios[-1]]}
 
 
 def train_step(name: str, size: int, channels: int, batch: int, model: dict) -> dict:
@@ -65,7 +52,7 @@ def train_step(name: str, size: int, channels: int, batch: int, model: dict) -> 
         compile_seconds.append(time.perf_counter() - began)
         run(2)
         runs.append(run)
-    found = paired(*runs, _PAIRS.value)
+    found = timing.paired(*runs, _PAIRS.value)
     examples = _STEPS.value * batch * steps.chunk
     return {
         "name": f"train_step/{name}",
@@ -129,7 +116,7 @@ def loops(steps: int = 20) -> dict:
         thunks[name] = functools.partial(lambda f: jax.block_until_ready(f(context, images)), function)
         thunks[name]()  # compiles
     scan_time = thunks.pop("scan")
-    found = {name: paired(thunk, scan_time, max(3, _PAIRS.value // 3)) for name, thunk in thunks.items()}
+    found = {name: timing.paired(thunk, scan_time, max(3, _PAIRS.value // 3)) for name, thunk in thunks.items()}
     return {
         "name": "loops/20_steps_of_3_convolutions",
         "scan_seconds": found["host_driven"]["seconds"][1],

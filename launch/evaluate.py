@@ -6,6 +6,7 @@ python launch/evaluate.py --workdir=runs/spider --suite=corruptions --corrupted_
 python launch/evaluate.py --workdir=runs/spider --suite=autoattack --threat=linf:8/255 --limit=1000
 python launch/evaluate.py --workdir=runs/spider --suite=transfer --surrogate=runs/baseline
 python launch/evaluate.py --workdir=runs/spider --suite=clean --curve=linf:0,2/255,4/255,6/255,8/255
+python launch/evaluate.py --workdir=runs/spider --suite=thickness,flatness,curvature --geometry=flatness.radii=30,32.5,35
 """
 
 import shlex
@@ -18,10 +19,10 @@ _WORKDIR = flags.DEFINE_multi_string("workdir", None, "Folder of a trained run; 
 _SUITE = flags.DEFINE_string(
     "suite",
     "full",
-    "What to measure: clean, corruptions, cbar, mnist_c, sensor, pgd, cw, attacks (pgd and cw), autoattack, transfer, full (corruptions "
-    "and pgd), or several: a,b.",
+    "What to measure: clean, corruptions, cbar, mnist_c, sensor, pgd, cw, attacks (pgd and cw), autoattack, transfer, thickness, "
+    "flatness, curvature, full (corruptions and pgd), or several: a,b.",
 )
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "'best' (by validation accuracy), 'last' or a step.")
+_CHECKPOINT = flags.DEFINE_list("checkpoint", ["best"], "'best' (by validation), 'last' or a step; or several, a row each: best,last.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
 _LIMIT = flags.DEFINE_integer(
     "limit", 0, "Measure that many test images only (0: as in the run's configuration, by default all).", lower_bound=0
@@ -42,8 +43,15 @@ _CURVE = flags.DEFINE_multi_string(
 _SURROGATE = flags.DEFINE_multi_string(
     "surrogate", [], "Of transfer: folder of a trained run on whose network attacks are made; may be given several times."
 )
+_GEOMETRY = flags.DEFINE_multi_string(
+    "geometry",
+    [],
+    "Of thickness, flatness and curvature: another setting, e.g. flatness.radii=30,32.5 (flatness.relative_radii: of the norm of the "
+    "weights; flatness.filter_radii: in filter-normalised directions), thickness.class_i=label, flatness.images=10000; may be given "
+    "several times. Default: the run's own.",
+)
 _SAVE = flags.DEFINE_bool("save_adversarial", False, "Keep adversarial images in the npz files beside the results.")
-_RESTART = flags.DEFINE_bool("restart", False, "Begin attacks anew that were interrupted, in place of going on.")
+_RESTART = flags.DEFINE_bool("restart", False, "Begin attacks (and geometry) anew that were interrupted, in place of going on.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
 flags.mark_flag_as_required("workdir")
@@ -55,7 +63,6 @@ def main() -> None:
 
     options = {
         "suite": _SUITE.value,
-        "checkpoint": _CHECKPOINT.value,
         "data_dir": _DATA_DIR.value,
         "limit": _LIMIT.value,
         "corrupted_dir": _CORRUPTED_DIR.value,
@@ -64,10 +71,15 @@ def main() -> None:
         "attack_version": _VERSION.value,
         "curves": _CURVE.value,
         "surrogates": _SURROGATE.value,
+        "geometry_settings": _GEOMETRY.value,
         "save_adversarial": _SAVE.value,
         "restart": _RESTART.value,
     }
-    runs = [(workdir, run.evaluate(workdir, **options)) for workdir in _WORKDIR.value]
+    runs = [
+        (workdir, run.evaluate(workdir, checkpoint=checkpoint, **options), checkpoint)
+        for checkpoint in _CHECKPOINT.value
+        for workdir in _WORKDIR.value
+    ]
     made = report.collect(runs, command=shlex.join(["python", *sys.argv]), table=_TABLE.value)
     print(report.markdown(made))
     for path in report.write(made, _REPORT.value or _WORKDIR.value[0]):

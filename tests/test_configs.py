@@ -1,13 +1,15 @@
 """Every configuration: plain data with known keys, the papers' settings, and a quick form that runs."""
 
 import importlib
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
 from robustjax import augment
-from robustjax.train import settings
+from robustjax.core import registry
+from robustjax.train import adversarial, settings
 
 FILES = sorted(
     path for path in (Path(__file__).parents[1] / "configs").rglob("*.py") if path.parent.name != "configs" and path.stem != "__init__"
@@ -25,7 +27,10 @@ def variants(name: str):
     yield "quick"
     for method in getattr(module(name), "METHODS", ()):
         yield f"method={method}"
-    if "cifar" in name:
+    if name.startswith("rat/"):
+        yield from ("order=0", "order=1,model=wrn,awp=on", "method=madry,awp=on,threat=l2", "method=released,model=vgg16")
+        yield from ("average=swa,model=mobilenet,quick", "average=ema,model=small,quick")
+    elif "cifar" in name:
         yield from ("model=resnet18", "model=small,quick")
 
 
@@ -37,6 +42,9 @@ def test_configurations_are_plain_and_known(name, text):
     json.dumps(checked)
     method = dict(checked["method"])
     augment.compose([(stage, checked["augment_options"].get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
+    objective = dict(checked["objective"])
+    if objective["name"] != "classification":
+        registry.make(adversarial.TABLE, objective.pop("name"), **objective)()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,12 +69,34 @@ def test_the_papers_settings():
     assert spider.evaluation.attacks.pgd_l2.to_dict() == {"norm": "l2", "eps": 0.5, "step_size": 1 / 800, "steps": 20}
     # Appendix E.1.1: selected on validation images under C-bar; for digits and MNIST the papers do not say so.
     selected = {name: module(name).get_config().selection.data for name in NAMES}
-    assert selected == {name: "cbar" if "cifar" in name else "clean" for name in NAMES}
+    assert selected == {name: "cbar" if "cifar" in name and not name.startswith("rat/") else "clean" for name in NAMES}
     assert module("esp/mnist").get_config().evaluation.benchmark == "mnist_c"
     for name, gamma, classes in (("cifar10", 10, 10), ("cifar100", 50, 100), ("mnist", 10, 10)):
         esp = module(f"esp/{name}").get_config()
         assert esp.method.xi == pytest.approx(float(augment.xi_from_ratio(gamma, num_classes=classes)), abs=1e-3)
         assert esp.method.tau == esp.method.epsilon and (esp.optimizer.lr, esp.optimizer.momentum) == (0.1, 0.9)
+
+
+def test_the_settings_of_adversarial_training():
+    # RAT, section 5 and Algorithm 1; AWP of Wu et al. 2020.
+    for name in ("cifar10", "cifar100", "svhn"):
+        rat = module(f"rat/{name}").get_config()
+        assert (rat.epochs, rat.batch_size, rat.schedule.boundaries, rat.schedule.factor) == (200, 128, (100, 150), 0.1)
+        assert (rat.optimizer.lr, rat.optimizer.momentum, rat.optimizer.weight_decay) == (0.01 if name == "svhn" else 0.1, 0.9, 5e-4)
+        assert rat.model.name == "preact_resnet18" and rat.awp.gamma == 0.0 and rat.objective.order == 2 and rat.objective.eta == 0.2
+        assert (rat.objective.threat, rat.objective.step_size, rat.objective.steps) == ("linf:8/255", 2 / 255, 10)
+        assert rat.selection.attack.to_dict() == rat.evaluation.attacks.pgd20_linf.to_dict()
+        assert rat.selection.attack.steps == 20 and rat.selection.attack.eps == 8 / 255
+    first, l2 = (module("rat/cifar10").get_config(text) for text in ("order=1,awp=on", "threat=l2,method=madry,awp=on,average=swa"))
+    assert (first.objective.eta, first.awp.gamma, first.awp.warmup_epochs) == (0.3, 5e-3, 10)
+    assert (l2.objective.threat, l2.objective.step_size, l2.awp.gamma, l2.optimizer.swa_epoch) == ("l2:128/255", 15 / 255, 1e-2, 100)
+    defaults = inspect.signature(adversarial.rat).parameters
+    assert {name: defaults[name].default for name in ("beta", "sigma", "steps", "reading")} == {
+        "beta": 6.0,
+        "sigma": 0.01,
+        "steps": 10,
+        "reading": "kl_logits",
+    }
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def second_order(function: Callable, primals: Any, direction: Any) -> tuple[Any,
     return tuple(jax.tree.unflatten(jax.tree.structure(shape), column) for column in columns)
 
 
-def _evaluate(jaxpr: Any, consts: list[Array], inputs: list[_Jet]) -> list[_Jet]:
+def _evaluate(jaxpr: Any, consts: list[Any], inputs: list[_Jet]) -> list[_Jet]:
     known = dict(zip(jaxpr.constvars, map(_Jet, consts), strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom) -> _Jet:
@@ -57,7 +57,8 @@ def _evaluate(jaxpr: Any, consts: list[Array], inputs: list[_Jet]) -> list[_Jet]
 
 def _apply(equation: Any, inputs: list[_Jet]) -> list[_Jet]:
     """Takes one operation."""
-    if all(jet.first is None and jet.second is None for jet in inputs):
+    still = all(jet.first is None and jet.second is None for jet in inputs)
+    if still or not any(jnp.issubdtype(var.aval.dtype, jnp.floating) for var in equation.outvars):  # constants, comparisons
         return [_Jet(value) for value in _bind(equation, *(jet.value for jet in inputs))]
     if equation.primitive.name in ("jit", "pjit"):
         inner = equation.params["jaxpr"]

@@ -138,7 +138,7 @@ def measure(subject: Subject, item: Item, key: Array, *, identity: dict, saved: 
     ]
     accuracy, n = float(robust.mean()), len(subject.ids)
     seconds = max(time.perf_counter() - began, sum(stage["seconds"] for stage in stages))
-    peak, of = _peak_memory()
+    peak, of = peak_memory()
     about = {
         "stages": stages,
         "majority": float(np.bincount(subject.clean.labels).max() / n),  # share of the commonest class
@@ -192,7 +192,7 @@ def _by_batches(subject: Subject, item: Item, key: Array, identity: dict, saved:
     reached = {"robust": clean.copy(), "done": ~clean, "loss": start_loss.copy(), "seconds": np.zeros(())}
     reached |= {"images": subject.images()} if subject.keep_images else {}
     reached |= {"surrogate": np.zeros(n, bool)} if item.kind == "transfer" else {}
-    reached = _taken_up(saved, json.dumps(identity | {"images_kept": subject.keep_images}, sort_keys=True), reached)
+    reached = taken_up(saved, json.dumps(identity | {"images_kept": subject.keep_images}, sort_keys=True), reached)
     before = float(reached["seconds"])
     attack = _attack_of(subject, item)
     for chosen, mask, images, labels in subject.batches(np.flatnonzero(~reached["done"])):
@@ -211,14 +211,14 @@ def _by_batches(subject: Subject, item: Item, key: Array, identity: dict, saved:
     return AttackResult(reached.get("images"), robust, stages | {name: stage})
 
 
-def _taken_up(saved: StateFile, identity: str, fresh: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def taken_up(saved: StateFile, identity: str, fresh: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what has been reached: what was saved, or nothing."""
     fresh = {"identity": np.array(identity), **fresh}
     state = saved.load()
     if state is None:
         return fresh
     if set(state) != set(fresh) or str(state["identity"]) != identity:
-        raise refused(saved.path, "it is of another network, other data or another version.")
+        raise refused(saved.path, "it is of another network, of other data or settings, or of another version.")
     return state
 
 
@@ -248,8 +248,8 @@ def _attack_of(subject: Subject, item: Item) -> Callable[[Array, Array, Array], 
 KINDS = {"attack": _by_batches, "curve": _by_batches, "transfer": _by_batches, "autoattack": _autoattack}
 
 
-def _peak_memory() -> tuple[int, str]:
-    """Returns the most bytes that a device held at once, where it tells, else this process; since it began, other attacks included."""
+def peak_memory() -> tuple[int, str]:
+    """Returns the most bytes that a device held at once, where it tells, else this process; since it began, earlier items included."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     most = max(found.get("peak_bytes_in_use", 0) for found in stats)
     if most:

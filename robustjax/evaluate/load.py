@@ -1,5 +1,7 @@
 """Builds the trained network again, from its checkpoint alone."""
 
+import functools
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +45,7 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
                 log.say(f"warning: {error} Trying another.")
                 continue
             weights = state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}
-            apply, _, _ = models.split(models.make(**meta["model"]))
+            apply = _network(json.dumps(meta["model"], sort_keys=True))
             # Orbax gives an empty dict back as None.
             meta = {**meta, "config": results.completed(meta["config"])}
             return Loaded(models.logits_fn(apply, weights["params"], weights["batch_stats"] or {}), step, meta)
@@ -53,6 +55,12 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
     raise InputError(
         f"{which} in {checkpoints.folder} can be read; try another --checkpoint, train again, or restore a copy of that folder."
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _network(model: str) -> models.Apply:
+    """Returns a network without its arrays, one and the same for every run that has it, so that they share compiled programs."""
+    return models.split(models.make(**json.loads(model)))[0]
 
 
 def load_surrogate(workdir: str | Path, meta: dict) -> Loaded:

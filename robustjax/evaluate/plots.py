@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from robustjax.core import threats
-from robustjax.evaluate import robustness
+from robustjax.evaluate import geometry_tables, robustness
 
 COLOURS = ("#4c6a92", "#d1603d", "#5b8c5a", "#8d6a9f", "#c2a33a", "#6b6b6b")
 _WIDE, _NARROW = 8.0, 3.2  # inches of a panel
@@ -61,6 +61,9 @@ def _panels(rows: list[dict]) -> list[list[tuple[float, Callable]]]:
     if attacks:
         lines[0].append((max(_NARROW, 0.8 * len(attacks)), partial(_attacked, rows=rows, attacks=attacks)))
     curves = [(_NARROW * 1.6, partial(_curve, rows=rows, norm=norm)) for norm in robustness.curves(rows[0])]
+    curves += [(_NARROW * 1.6, partial(_flatness, rows=rows, of=of)) for of in geometry_tables.curves(rows[0])]
+    if not rows[0]["per_corruption"]:
+        return [lines[0] + curves]
     return lines + ([curves] if curves else [])
 
 
@@ -133,6 +136,15 @@ def _curve(axis, rows: list[dict], norm: str) -> None:
     axis.set_xticks(radii, [threats.fraction(eps) for eps in radii], fontsize=8)
     axis.legend(frameon=False, fontsize=8)
     axis.set(xlabel=f"radius, {robustness.NORMS[norm]}", ylabel="accuracy %", title="accuracy by radius", ylim=(0, 100))
+
+
+def _flatness(axis, rows: list[dict], of: str) -> None:
+    """Draws the loss by distance from the weights, on a logarithmic scale, with the deviation over the seeds."""
+    for i, row in enumerate(rows):
+        radii, losses = zip(*geometry_tables.curves(row)[of], strict=True)
+        deviations = [loss["std"] or 0.0 for loss in losses]
+        axis.errorbar(radii, [loss["mean"] for loss in losses], deviations, fmt="o-", capsize=3, color=COLOURS[i % len(COLOURS)])
+    axis.set(yscale="log", xlabel=geometry_tables.radius_title(of), ylabel="loss (nats)", title="flatness")
 
 
 def _label(axis, names: list[str]) -> None:

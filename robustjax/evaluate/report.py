@@ -12,21 +12,23 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
-from robustjax.evaluate import robustness, sources, tables
+from robustjax.evaluate import geometry_tables, robustness, sources, tables
 from robustjax.evaluate.suites import SENSOR, reference_of
 from robustjax.evaluate.tables import markdown
 from robustjax.io import results
+from robustjax.io.log import read_lines
 
 __all__ = ["collect", "markdown", "write"]
 
 METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
 
 
-def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", title: str = "", table: str = "") -> dict:
+def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str = "") -> dict:
     """Gathers the results of runs into one report.
 
     Args:
-        runs: for each run its folder and what `run.evaluate` gave.
+        runs: for each run its folder and what `run.evaluate` gave; and, where a run is there with several checkpoints, which one:
+            (folder, results, 'last').
         command: what made the report, for its footer.
         title: its heading.
         table: a key of reference/tables.json, whose numbers stand beside ours.
@@ -38,17 +40,17 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
     Raises:
         InputError: if runs of other items or test sizes would share a table, or a seed is there twice.
     """
-    summaries = [_summary(Path(workdir), found) for workdir, found in runs]
+    summaries = [_summary(Path(workdir), *found) for workdir, *found in runs]
     first = summaries[0]
     for summary in summaries[1:]:
-        if (summary["n"], set(summary["numbers"])) != (first["n"], set(first["numbers"])):
+        if _measured(summary) != _measured(first):
             raise InputError(
                 f"{summary['workdir']} was measured on {summary['n']} images ({', '.join(summary['numbers'])}), {first['workdir']} on "
-                f"{first['n']} ({', '.join(first['numbers'])}); one table needs the same --suite, --limit and attacks."
+                f"{first['n']} ({', '.join(first['numbers'])}); one table needs the same --suite, --limit, attacks and --geometry."
             )
     groups: dict[str, list[dict]] = {}
     for summary in summaries:
-        alike = [results.comparable({**summary["config"], "seed": None}), summary["sources"]]
+        alike = [results.comparable({**summary["config"], "seed": None, "init": ""}), summary["sources"], summary["checkpoint"]]
         group = groups.setdefault(json.dumps(alike, sort_keys=True), [])
         if any(other["config"]["seed"] == summary["config"]["seed"] for other in group):
             raise InputError(f"{summary['workdir']} repeats a run of the same configuration and seed; name each run once.")
@@ -56,6 +58,8 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
     rows = [_row(group) for group in groups.values()]
     if len({json.dumps(row["model"]) for row in rows}) > 1:
         rows = [row | {"label": f"{row['label']}, {tables.network(row['model'])}"} for row in rows]
+    if len({row["checkpoint"] for row in rows}) > 1:
+        rows = [row | {"label": f"{row['label']}, {row['checkpoint']} checkpoint"} for row in rows]
     if len({json.dumps(row["sources"]) for row in rows}) > 1:
         rows = [row | {"label": f"{row['label']} [{' / '.join(dict.fromkeys(row['sources'].values()))}]"} for row in rows]
     return {
@@ -70,7 +74,7 @@ def collect(runs: list[tuple[str | Path, list[dict]]], *, command: str = "", tit
     }
 
 
-def _summary(workdir: Path, found: list[dict]) -> dict:
+def _summary(workdir: Path, found: list[dict], checkpoint: str = "best") -> dict:
     """Returns one run's numbers."""
     stored = results.read_json(workdir / "config.json")
     if not isinstance(stored, dict):
@@ -93,6 +97,8 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
             numbers[f"{item['name'].removeprefix('attack/')}_error"] = result["metrics"]["error"]
         elif item["kind"] in ("autoattack", "transfer", "curve"):
             numbers[robustness.final(item["name"])] = result["metrics"]["accuracy"]
+    of_geometry, entries = geometry_tables.of_run(found)
+    numbers |= of_geometry
     own = config["evaluation"]["benchmark"]
     reference = reference_of(config) if own in errors else None
     normalised = _add_corruption_errors(numbers, errors, own, reference)
@@ -105,14 +111,60 @@ def _summary(workdir: Path, found: list[dict]) -> dict:
         "corruption_reference": reference and {"label": reference.label, "source": reference.source},
         "sources": {benchmark: sources.described(of) for benchmark, of in items.items()},
         **robustness.of_run(found),
+        "geometry": entries,
         "sensor": {item["name"].removeprefix(f"{SENSOR}/"): item["options"] for item in items.get(SENSOR, [])},
         "n": clean["n"],
+        "checkpoint": checkpoint,
+        "terms": _last_terms(workdir, clean["run"]["checkpoint_step"]),
         "step": clean["run"]["checkpoint_step"],
         "data": clean["run"]["data"],
         "notes": clean["run"]["notes"],
         "environment": clean["environment"],
         "training_seconds": training.get("seconds"),
     }
+
+
+def _measured(summary: dict) -> tuple:
+    return summary["n"], set(summary["numbers"]), geometry_tables.settings(summary["geometry"])
+
+
+def _last_terms(workdir: Path, step: int) -> dict[str, float]:
+    """Returns the parts of the training loss in the last epoch before a checkpoint, of objectives that have such."""
+    log = workdir / "log.jsonl"
+    records = [record for record in (read_lines(log) if log.exists() else []) if record["step"] == step]
+    plain = ("loss", "accuracy")
+    return {
+        name.removeprefix("train_"): value
+        for record in records[-1:]
+        for name, value in record.items()
+        if name.startswith("train_") and name.removeprefix("train_") not in plain
+    }
+
+
+def trained_by(config: dict) -> tuple[str, str]:
+    """Returns (what reference tables call it, its label in tables) of how a run was trained."""
+    method = config["method"]
+    options = {name: value for name, value in method.items() if name != "name"}
+    name = method["name"]
+    label = METHODS.get(name, name) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else "")
+    objective = config["objective"]
+    if objective["name"] != "classification":
+        order = objective.get("order", 2)
+        known = {
+            "madry": "adversarial training",
+            "trades": "TRADES",
+            "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {objective.get('eta', 0.2):g})",
+            "rat_released": "RAT's released heuristic",
+        }
+        fraction = objective.get("taylor_fraction", 1.0)
+        trained = known[objective["name"]] + (f" on {100 * fraction:g} % of the batch" if fraction < 1 else "")
+        label = trained if name == "none" else f"{trained} with {label}"
+        name = f"rat_{order}" if objective["name"] == "rat" else objective["name"]
+    if config["awp"]["gamma"]:
+        label, name = f"{label} + AWP", f"{name}_awp"
+    if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
+        label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
+    return name, label
 
 
 def _add_corruption_errors(numbers: dict, errors: dict, own: str, reference: metrics.Reference | None) -> dict[str, dict[str, float]]:
@@ -137,17 +189,19 @@ def _row(group: list[dict]) -> dict:
     """Returns the row of the runs that differ in their seed only."""
     first = group[0]
     config = first["config"]
-    method = config["method"]["name"]
-    options = {name: value for name, value in config["method"].items() if name != "name"}
+    method, label = trained_by(config)
     return {
         "method": method,
-        "label": METHODS.get(method, method) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else ""),
+        "label": label,
+        "checkpoint": first["checkpoint"],
+        "terms": {name: _spread([s["terms"][name] for s in group]) for name in first["terms"] if all(name in s["terms"] for s in group)},
         "dataset": config["data"]["name"],
         "augment": list(config["augment"]),
         "model": config["model"],
         "epochs": config["epochs"],
         "batch_size": config["batch_size"],
         "selection": config["selection"]["data"],
+        "selection_attack": config["selection"]["attack"],
         "seeds": [s["config"]["seed"] for s in group],
         "n": first["n"],
         "steps": [s["step"] for s in group],
@@ -160,6 +214,7 @@ def _row(group: list[dict]) -> dict:
             }
             for name, entry in first["robust"].items()
         },
+        "geometry": {name: entry | {"cost": [s["geometry"][name]["cost"] for s in group]} for name, entry in first["geometry"].items()},
         "warnings": _warnings(group),
         "sensor": first["sensor"],
         "sources": first["sources"],

@@ -22,7 +22,7 @@ from robustjax import corruptions, metrics
 from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.evaluate import attacked, sources, suites
+from robustjax.evaluate import attacked, geometry, sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
 from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
 from robustjax.io import log, results
@@ -70,6 +70,7 @@ def evaluate(
     attack_version: str = "",
     curves: Sequence[str] = (),
     surrogates: Sequence[str | Path] = (),
+    geometry_settings: Sequence[str] = (),
     save_adversarial: bool = False,
     restart: bool = False,
     quiet: bool = False,
@@ -79,7 +80,7 @@ def evaluate(
     Args:
         workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`. Beside the result of an attack lies
             an npz file of the same name: for each example its id, label, and whether it is right without the attack and after each
-            stage. While an attack is under way, `<item>.state.npz` holds what it has reached.
+            stage; of thickness and curvature its number. While an attack is under way, `<item>.state.npz` holds what it has reached.
         suite: one of suites.SUITES, or several as 'full,cbar'.
         checkpoint: 'best', 'last' or a step.
         data_dir: where the data lie now, if elsewhere than in training.
@@ -90,8 +91,9 @@ def evaluate(
         attack_version: of autoattack, in place of the configuration's.
         curves: 'linf:0,2/255,4/255', ...: accuracy at these radii, by PGD, beside the suite.
         surrogates: folders of runs that attacks are transferred from.
+        geometry_settings: 'flatness.radii=30,32.5', ...: of thickness, flatness and curvature, see suites.GEOMETRY.
         save_adversarial: keep adversarial images in the npz files.
-        restart: begin attacks anew that were interrupted.
+        restart: begin attacks, and measurements of geometry, anew that were interrupted.
         quiet: no progress line.
 
     Returns:
@@ -104,7 +106,7 @@ def evaluate(
     config = loaded.meta["config"]
     networks = {str(folder): load_surrogate(folder, loaded.meta) for folder in surrogates}
     others = tuple({"surrogate": Path(folder).resolve().name, **_of_run(network)} for folder, network in networks.items())
-    asked = suites.Asked(tuple(threats), attack_version, tuple(curves), others)
+    asked = suites.Asked(tuple(threats), attack_version, tuple(curves), others, tuple(geometry_settings))
     items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]), asked)
     dataset = evaluation_data(loaded.meta, dir=data_dir)
     ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
@@ -127,12 +129,13 @@ def evaluate(
     found, warned = [], None
     with log.progress("evaluating", len(items), quiet=quiet) as show:
         for done, item in enumerate(items):
-            identity = _identity(loaded, item, dataset.provenance, len(ids))
+            n = geometry.images(item, len(ids)) if item.kind in geometry.KINDS else len(ids)
+            identity = _identity(loaded, item, dataset.provenance, n)
             path = folder / f"{item.name}.json"
             stored = results.read(path)
             if stored is None or stored["run"] != identity or (save_adversarial and not _has_images(item, path)):
                 warned = _checked(loaded.logits_fn, next(parts(items[0]))) if warned is None else warned
-                if item.kind in attacked.KINDS:
+                if item.kind in attacked.KINDS or item.kind in geometry.KINDS:
                     tell = functools.partial(_tell, show, done, item.name)
                     stored = _attack(subject, item, path, identity, warned, restart=restart, tell=tell)
                 else:
@@ -216,12 +219,13 @@ def _result(item: suites.Item, identity: dict, measured: dict, seconds: float) -
 
 
 def _attack(subject: attacked.Subject, item: suites.Item, path: Path, identity: dict, warned: list[str], *, restart: bool, tell) -> dict:
-    """Measures an attack and writes its result, and before it the flags of each example."""
+    """Measures an attack, or geometry, and writes its result, and before it the flags or numbers of each example."""
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(_drawn_as(item).encode()))
     with StateFile(path.with_suffix(".state.npz")) as saved, _heard() as during:
         if restart:
             saved.finish()
-        measured = attacked.measure(subject, item, key, identity=identity, saved=saved, tell=tell)
+        of_kind = geometry if item.kind in geometry.KINDS else attacked
+        measured = of_kind.measure(subject, item, key, identity=identity, saved=saved, tell=tell)
         write_npz(path.with_suffix(".npz"), measured.arrays)
         result = _result(item, identity, measured.metrics, measured.seconds) | measured.about
         result["warnings"] = {"before": warned, "during": during, "after": measured.warnings}
@@ -251,6 +255,8 @@ def _heard():
 def _drawn_as(item: suites.Item) -> str:
     """Returns the name that keys an item's randomness: that of `export`, whatever the file of the result is called."""
     options = item.options
+    if item.kind in geometry.KINDS:  # the same draws in every variant
+        return item.kind
     if item.kind in ("curve", "autoattack"):  # the same draws at every radius, and of 'fast' as in 'standard'
         return f"{item.kind}/{options['norm']}"
     if item.kind != "corruption" or options["benchmark"] == suites.SENSOR:

@@ -1,4 +1,4 @@
-"""What an attack has reached, kept in a file beside its result-to-be, so that a killed evaluation goes on inside the attack."""
+"""What an attack (or another long item) has reached, kept in a file beside its result-to-be: a killed evaluation goes on inside it."""
 
 import os
 import time
@@ -77,7 +77,7 @@ class StateFile:
 
 def refused(path: Path, why: str) -> InputError:
     """Returns the error for a state that cannot be used: what was computed is never thrown away unasked."""
-    return InputError(f"{path} holds an attack begun earlier that cannot be taken up: {why} To begin it anew, give --restart.")
+    return InputError(f"{path} holds a measurement begun earlier that cannot be taken up: {why} To begin it anew, give --restart.")
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray] | None:

@@ -1,5 +1,6 @@
 """Which measurements make up a suite. An item is one number (or a few) on the whole test set, stored in one file."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,12 +13,24 @@ from robustjax.corruptions import check_options
 SENSOR = "sensor"
 ONE_STRENGTH = ("mnist_c", SENSOR)  # benchmarks whose corruptions have no severities
 
+# The settings of thickness, flatness and curvature, changed by config.evaluation.geometry or asked for. `images`: so many of the test
+# images, always the same ones; 0: all. `radii`: of flatness, absolute; `relative_radii`: multiples of the norm of the weights;
+# `filter_radii`: of filter-normalised directions; where all are empty see `_radii`.
+GEOMETRY: dict[str, dict] = {
+    "thickness": {"images": 1600, "preset": "thickness", "points": 128, "class_i": "predicted", "std": 0.2},
+    "flatness": {"images": 1000, "draws": 50, "radii": (), "relative_radii": (), "filter_radii": ()},
+    "hessian": {"images": 256, "steps": 30, "draws": 50},
+    "curvature": {"images": 0, "t": 1e-2, "draws": 20, "std": 1.0},
+}
+INTERVALS = ((0.0, 0.75), (0.0, 1.0))  # (alpha, beta) of SPIDER's Tables 1 and 2
+
 
 class Item(NamedTuple):
     """One measurement: its name (that of its file), its kind and the kernel's options.
 
     Kinds: 'clean'; 'corruption', made here; 'files', corrupted images that were read (see evaluate.sources); 'attack', PGD; 'curve',
-    PGD at one of several radii; 'transfer', PGD on another network; 'autoattack'.
+    PGD at one of several radii; 'transfer', PGD on another network; 'autoattack'; 'thickness'; 'flatness', the loss some way off in
+    the space of weights, and 'hessian' there; 'curvature', over the image.
     """
 
     name: str
@@ -32,6 +45,7 @@ class Asked(NamedTuple):
     version: str = ""  # of autoattack
     curves: tuple[str, ...] = ()  # 'linf:0,2/255,4/255'
     surrogates: tuple[dict, ...] = ()  # of transfer: {surrogate (a name), config_hash, checkpoint_step}
+    geometry: tuple[str, ...] = ()  # 'flatness.radii=30,32.5', see GEOMETRY
 
 
 NOTHING = Asked()
@@ -183,6 +197,79 @@ def _curves(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     ]
 
 
+def _thickness(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    options = _geometry(config, asked)["thickness"] | {"intervals": [list(interval) for interval in INTERVALS]}
+    return [Item(f"thickness/{options['class_i']}", "thickness", options)]
+
+
+def _flatness(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    settings = _geometry(config, asked)
+    options = {name: settings["flatness"][name] for name in ("images", "draws")}
+    found = [
+        Item(f"flatness/{of}", "flatness", options | {"of": of, "radii": [float(radius) for radius in radii]})
+        for of, radii in _radii(config, settings["flatness"]).items()
+        if radii
+    ]
+    return [*found, Item("flatness/hessian", "hessian", settings["hessian"])]
+
+
+def _radii(config: dict, settings: dict) -> dict[str, Sequence[float]]:
+    """Returns the radii by what they are of.
+
+    Where none are given: 30, 32.5, ..., 50 for WRN-40-2, as in SPIDER's Figure 2, which begins there for all but PixMix and does not
+    say where it ends; 0.1 to 0.5 times the norm of its weights for every other network, which 30 might throw far out or hardly move.
+    """
+    found = {"absolute": settings["radii"], "norm": settings["relative_radii"], "filters": settings["filter_radii"]}
+    if any(found.values()):
+        return found
+    model = config["model"]
+    large = model["name"] == "wide_resnet" and (model["options"].get("depth", 40), model["options"].get("width", 2)) == (40, 2)
+    return {"absolute": [30 + 2.5 * k for k in range(9)]} if large else {"norm": [0.1, 0.2, 0.3, 0.4, 0.5]}
+
+
+def _curvature(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    """The difference of gradients of Eq. 21, and what it approximates, along the same directions."""
+    options = _geometry(config, asked)["curvature"]
+    return [Item("curvature/finite", "curvature", options), Item("curvature/exact", "curvature", {**options, "t": None})]
+
+
+def _geometry(config: dict, asked: Asked) -> dict[str, dict]:
+    """Returns GEOMETRY with what the configuration and the user change."""
+    settings = {section: dict(options) for section, options in GEOMETRY.items()}
+    changes = [(f"{s}.{key}", value) for s, options in config["evaluation"]["geometry"].items() for key, value in options.items()]
+    for name, value in [*changes, *(text.partition("=")[::2] for text in asked.geometry)]:
+        section, _, key = name.partition(".")
+        if key not in settings.get(section, ()):
+            raise registry.unknown("setting of geometry", name, [f"{s}.{k}" for s in settings for k in settings[s]])
+        settings[section][key] = _read(name, value, GEOMETRY[section][key])
+    return settings
+
+
+def _read(name: str, value, default):
+    """Returns a setting in the kind of its default; from text if it is that."""
+    choices = {"class_i": ("predicted", "label"), "preset": tuple(p for p, options in PRESETS.items() if options.get("targeted"))}
+    key = name.partition(".")[2]
+    if isinstance(default, str):
+        if value not in choices[key]:
+            raise registry.unknown(name, value, choices[key])
+        return value
+    try:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(default, tuple) else [value]
+        kind = int if isinstance(default, int) else float
+        numbers = [kind(part) for part in parts]
+        right = all(number == float(part) and math.isfinite(number) for number, part in zip(numbers, parts, strict=True))
+    except (TypeError, ValueError):
+        numbers, right = [], False
+    lowest = {"images": 0, "points": 2}.get(key, 1) if isinstance(default, int) else 0
+    above = all(number >= lowest if isinstance(default, int) else number > lowest for number in numbers)
+    if not right or not above or (isinstance(default, tuple) and sorted(set(numbers)) != numbers):
+        kind = "whole number" if isinstance(default, int) else "number"
+        bound = f"of at least {lowest}" if isinstance(default, int) else "above 0"
+        wanted = f"{kind}s {bound}, in rising order" if isinstance(default, tuple) else f"a {kind} {bound}"
+        raise InputError(f"the setting {name} of geometry must be {wanted}, got {value!r}.")
+    return tuple(numbers) if isinstance(default, tuple) else numbers[0]
+
+
 SUITES: dict[str, tuple[Part, ...]] = {
     "clean": (_clean,),
     "corruptions": (_clean, _corruptions),
@@ -194,6 +281,9 @@ SUITES: dict[str, tuple[Part, ...]] = {
     "attacks": (_clean, _pgd, _cw),
     "autoattack": (_clean, _autoattack),
     "transfer": (_clean, _transfer),
+    "thickness": (_clean, _thickness),
+    "flatness": (_clean, _flatness),
+    "curvature": (_clean, _curvature),
     "full": (_clean, _corruptions, _pgd),
 }
 
@@ -204,7 +294,7 @@ def items(suite: str, config: dict, shape: Shape, asked: Asked = NOTHING) -> lis
     Args:
         suite: clean, corruptions (the benchmark that the configuration names), cbar (its set for images of this size), mnist_c,
             sensor; pgd (the attacks that the configuration lists), cw (the same with the margin), attacks (both), autoattack,
-            transfer; full: corruptions and pgd. Every suite has 'clean' in it.
+            transfer; thickness, flatness, curvature; full: corruptions and pgd. Every suite has 'clean' in it.
         config: of the run.
         shape: (h, w, c) of the images that its network takes.
         asked: what the user asks for beyond it.
@@ -233,8 +323,9 @@ def items(suite: str, config: dict, shape: Shape, asked: Asked = NOTHING) -> lis
 
 def _check_use(asked: Asked, chosen: Sequence[str]) -> None:
     """Refuses what none of the suites would look at."""
-    uses = {"threats": ("autoattack", "transfer"), "version": ("autoattack",), "surrogates": ("transfer",)}
-    flags = {"threats": "threat", "version": "attack_version", "surrogates": "surrogate"}
+    geometry = ("thickness", "flatness", "curvature")
+    uses = {"threats": ("autoattack", "transfer"), "version": ("autoattack",), "surrogates": ("transfer",), "geometry": geometry}
+    flags = {"threats": "threat", "version": "attack_version", "surrogates": "surrogate", "geometry": "geometry"}
     for field, readers in uses.items():
         if getattr(asked, field) and not set(readers) & set(chosen):
             raise InputError(f"--{flags[field]} is read by the suite {' or '.join(readers)}, got --suite={','.join(chosen)}.")

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from robustjax.core import threats
-from robustjax.evaluate import robustness
+from robustjax.evaluate import geometry_tables, robustness, step_tables
 from robustjax.evaluate.suites import SENSOR
 
 _VALIDATION = {"clean": "clean images", "cbar": "images under C-bar", "all": "images under all of C-bar"}
@@ -14,13 +14,17 @@ def markdown(report: dict, *, details: bool = False) -> str:
     """Returns a report as Markdown.
 
     Args:
-        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py or launch/benchmark_attacks.py.
+        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py, benchmark_attacks.py or
+            benchmark_adversarial.py.
         details: add a table for each benchmark by corruption, by severity, and for each row by both.
     """
     if "sizes" in report:
         return "\n".join(_speeds(report)) + "\n"
     if "times_faster" in report.get("attacks", [{}])[0]:
         return "\n".join(_attack_seconds(report)) + "\n"
+    if "pgd_steps" in report:
+        heads, cells, lines = step_tables.adversarial(report, network)
+        return "\n".join([*_table(heads, cells), "", *lines]) + "\n"
     rows = report["rows"]
     shown = _columns(rows[0]["metrics"])
     lines = [f"### {report['title']}", ""]
@@ -29,18 +33,29 @@ def markdown(report: dict, *, details: bool = False) -> str:
     cells = []
     papers = (report["reference"] or {}).get("rows", {})
     for row in rows:
-        cells.append([row["label"], *(_spread(row["metrics"][name]) for name in shown)])
+        cells.append([row["label"], *(_cell(name, row["metrics"][name]) for name in shown)])
         theirs = papers.get(row["method"])
         if theirs:
             known = [theirs.get(name.removesuffix("_error")) for name in shown]
             cells.append(["*the paper's*", *("" if x is None else f"*{_percent(x)}*" for x in known)])
     lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
-    lines += [*_stages(rows), *_curves(rows), *_transfers(rows), "", *_footer(report)]
+    lines += [*_stages(rows), *_curves(rows), *_transfers(rows), *_radii(rows), "", *_footer(report)]
     if details:
-        lines += _costs(rows)
+        lines += [*_costs(rows, "robust", "attack"), *_costs(rows, "geometry", "measurement")]
         for benchmark in rows[0]["per_corruption"]:
             lines += _details(report, benchmark)
     return "\n".join(lines) + "\n"
+
+
+def _validation(row: dict) -> str:
+    """Returns by what checkpoints were selected."""
+    attack = row.get("selection_attack")
+    under = f" under PGD-{attack['steps']}, {robustness.written(attack)}" if attack else ""
+    return _VALIDATION[row["selection"]] + under
+
+
+def _terms(terms: dict) -> str:
+    return ", ".join(f"{name} {of_seeds['mean']:.3g}" for name, of_seeds in terms.items())
 
 
 def network(model: dict) -> str:
@@ -55,7 +70,17 @@ def _columns(found: dict) -> list[str]:
     sensor = [name for name in found if name.startswith(f"{SENSOR}/")]
     attacked = [name for name in found if name.endswith("_error")]
     robust = [name for name in found if name.endswith("_robust") and not name.startswith(("curve/", "transfer/"))]
-    wanted = ["clean_accuracy", "normalised_mce", "relative_mce", *sorted(plain), *sensor, *attacked, *robust, "ece_15_bins"]
+    wanted = [
+        "clean_accuracy",
+        "normalised_mce",
+        "relative_mce",
+        *sorted(plain),
+        *sensor,
+        *attacked,
+        *robust,
+        "ece_15_bins",
+        *geometry_tables.columns(found),
+    ]
     return [name for name in wanted if name in found]
 
 
@@ -70,6 +95,8 @@ def _heading(name: str, report: dict) -> str:
     }
     if name in known:
         return known[name]
+    if geometry_tables.is_geometry(name):
+        return geometry_tables.heading(name)
     if name.startswith("mce_"):
         return f"mean error % on {name.removeprefix('mce_')}"
     if name.startswith(f"{SENSOR}/"):
@@ -86,6 +113,10 @@ def _percent(fraction: float) -> str:
 
 def _spread(spread: dict) -> str:
     return _percent(spread["mean"]) + ("" if spread["std"] is None else f" ± {_percent(spread['std'])}")
+
+
+def _cell(name: str, spread: dict) -> str:
+    return geometry_tables.cell(spread) if geometry_tables.is_geometry(name) else _spread(spread)
 
 
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
@@ -108,7 +139,12 @@ def _footer(report: dict) -> list[str]:
         f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}; seeds {seeds}"
         f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
         f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}, "
-        f"validated on {distinct(lambda row: _VALIDATION[row['selection']])}.",
+        f"validated on {distinct(_validation)}.",
+    ]
+    lines += [
+        f"Terms of the training loss in the last epoch before these checkpoints, {row['label']}: {_terms(row['terms'])}."
+        for row in rows
+        if row.get("terms")
     ]
     for benchmark, errors in first["per_corruption"].items():
         made = distinct(lambda row, benchmark=benchmark: row["sources"][benchmark])
@@ -123,6 +159,7 @@ def _footer(report: dict) -> list[str]:
                 f"{name}: {climbed}{attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
                 "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
             )
+    lines += geometry_tables.footer(first)
     lines += [f"Warning, {row['label']}: {warning}" for row in rows for warning in row.get("warnings", ())]
     lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
     if report["command"]:
@@ -181,21 +218,26 @@ def _transfers(rows: list[dict]) -> list[str]:
     ]
 
 
-def _costs(rows: list[dict]) -> list[str]:
-    """Returns a table of what attacks took."""
-    found = rows[0].get("robust", {})
+def _radii(rows: list[dict]) -> list[str]:
+    """Returns a table of the loss by distance from the weights for each kind of radius."""
+    return [line for title, heads, cells in geometry_tables.tables(rows) for line in ("", f"#### {title}", "", *_table(heads, cells))]
+
+
+def _costs(rows: list[dict], of: str, what: str) -> list[str]:
+    """Returns a table of what attacks, or measurements of geometry, took."""
+    found = rows[0].get(of, {})
     cells = [
         [
             name,
             row["label"],
-            *(" / ".join(_speed(cost[key]) for cost in row["robust"][name]["cost"]) for key in ("seconds", "images_per_second")),
-            " / ".join(f"{cost['peak_memory_bytes'] / 1e9:.2f} ({cost['peak_memory_of']})" for cost in row["robust"][name]["cost"]),
+            *(" / ".join(_speed(cost[key]) for cost in row[of][name]["cost"]) for key in ("seconds", "images_per_second")),
+            " / ".join(f"{cost['peak_memory_bytes'] / 1e9:.2f} ({cost['peak_memory_of']})" for cost in row[of][name]["cost"]),
         ]
         for name in found
         for row in rows
     ]
-    heads = ["attack", "method", "seconds", "images/s", "peak memory so far, GB"]
-    return ["", "#### Cost of attacks", "", *_table(heads, cells)] if cells else []
+    heads = [what, "method", "seconds", "images/s", "peak memory so far, GB"]
+    return ["", f"#### Cost of {what}s", "", *_table(heads, cells)] if cells else []
 
 
 def _reference_line(report: dict) -> list[str]:

@@ -38,8 +38,8 @@ def config_hash(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# These change where or whether a run runs, not its numbers.
-_MAY_DIFFER = (("data", "dir"), ("allow_slow",))
+# These change where or whether a run runs, not its numbers; but for those of geometry, which stand in the results that they change.
+_MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("evaluation", "geometry"))
 
 
 # Keys that version 0.1 did not have, each with what it did.
@@ -54,14 +54,15 @@ _ADDED = (
     (("evaluation", "reference"), "auto"),
     (("evaluation", "sensor"), {}),
     (("evaluation", "autoattack"), {"threats": [], "version": "standard"}),
+    (("evaluation", "geometry"), {}),
 )
 
 
 def completed(config: dict) -> dict:
     """Returns a copy of a stored configuration with the keys that older versions lacked, so that their runs can still be measured.
 
-    >>> completed({"evaluation": {"sensor": {"a": 1}, "autoattack": {}}})
-    {'evaluation': {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto'}, 'selection': {'data': 'clean'}}
+    >>> completed({"evaluation": {"sensor": {"a": 1}, "autoattack": {}}})["evaluation"]
+    {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto', 'geometry': {}}
     """
     config = canonical(config)
     for (*parents, key), value in _ADDED:

@@ -70,7 +70,7 @@ def released_heuristic(
     Args:
         clean_logits: (b, k).
         adversarial_logits: (b, k).
-        clean_gradient: `head_gradient` of the clean view.
+        clean_gradient: `head_gradient` of the clean view; constants for gradients, as is all that is made of them.
         adversarial_gradient: of the adversarial view.
         labels: (b,).
         confusion: see `confused_labels`.
@@ -88,8 +88,9 @@ def released_heuristic(
     a, b = jnp.abs(clean_gradient), jnp.abs(adversarial_gradient)
 
     def divergence(change: Array, logits: Array) -> Array:
-        targets = confused_labels(change, labels, confusion=confusion)
-        return jnp.sum(jax.scipy.special.xlogy(targets, targets) - targets * jax.nn.log_softmax(logits), axis=1)
+        targets = jax.lax.stop_gradient(confused_labels(change, labels, confusion=confusion))
+        own = targets * jnp.log(jnp.where(targets > 0, targets, 1))
+        return jnp.sum(own - targets * jax.nn.log_softmax(logits), axis=1)
 
     first = divergence(a - b, adversarial_logits) + divergence(b - a, clean_logits)
     squares = b**2 - a**2

@@ -92,11 +92,22 @@ RULES = {
             "threats": _Rule((tuple, list), lambda texts: all(map(threats.parse, texts)), "threats such as 'linf:8/255'"),
             "version": _one_of("standard", "plus", "rand", "fast"),
         },
+        "geometry": _OPTIONS,
     },
 }
 
 
 ATTACK = {"norm": _one_of("linf", "l2", "l1"), "eps": _NON_NEGATIVE, "step_size": _POSITIVE, "steps": _COUNT}
+_RADII = _Rule((tuple, list), _rising, "radii in rising order, above 0")
+GEOMETRY = {  # any of these may be left out
+    "thickness": {
+        **{"images": _NATURAL, "preset": _one_of("thickness", "thickness_normalised"), "std": _POSITIVE},
+        **{"points": _Rule(int, lambda n: n >= 2, "a whole number of at least 2"), "class_i": _one_of("predicted", "label")},
+    },
+    "flatness": {"images": _NATURAL, "draws": _COUNT, "radii": _RADII, "relative_radii": _RADII, "filter_radii": _RADII},
+    "hessian": {"images": _NATURAL, "steps": _COUNT, "draws": _COUNT},
+    "curvature": {"images": _NATURAL, "t": _POSITIVE, "draws": _COUNT, "std": _POSITIVE},
+}
 
 
 def check(config: Mapping) -> dict:
@@ -128,10 +139,27 @@ def check(config: Mapping) -> dict:
             raise InputError("config.selection.attack attacks clean validation images: set config.selection.data = 'clean', or no attack.")
     for name, attack in checked["evaluation"]["attacks"].items():
         checked["evaluation"]["attacks"][name] = _attack(attack, f"evaluation.attacks.{name}")
+    checked["evaluation"]["geometry"] = _geometry(checked["evaluation"]["geometry"])
     for item, options in checked["evaluation"]["sensor"].items():
         if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
             raise InputError(f"config.evaluation.sensor.{item} must hold the name of a corruption and its options, got {options!r}.")
     return checked
+
+
+def _geometry(sections: dict) -> dict:
+    """Checks the settings that are there."""
+    for section, options in sections.items():
+        if section not in GEOMETRY or not isinstance(options, Mapping):
+            raise InputError(f"config.evaluation.geometry holds settings of {', '.join(GEOMETRY)}, got {section!r}: {options!r}.")
+        for key, value in options.items():
+            if key not in GEOMETRY[section]:
+                raise registry.unknown(
+                    "configuration key",
+                    f"evaluation.geometry.{section}.{key}",
+                    [f"evaluation.geometry.{section}.{known}" for known in GEOMETRY[section]],
+                )
+            _value(value, GEOMETRY[section][key], f"evaluation.geometry.{section}.{key}")
+    return sections
 
 
 def _attack(attack, key: str) -> dict:

@@ -154,3 +154,42 @@ def test_axpy_keeps_the_dtypes_of_y_with_a_traced_scale():
     got = jax.jit(numerics.tree_axpy)(jnp.float32(2), x, y)["a"]
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got.astype(jnp.float32), 3)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 10.0])
+def test_kl_and_its_gradient_keep_their_digits_in_float32(scale):
+    # Kills: p (log p - log q) summed as it is, whose terms cancel: at 1e-12 nothing of the value is left. Against float64.
+    rng = np.random.default_rng(0)
+    p = (2 * rng.normal(size=(4, 10))).astype(np.float32)
+    q = (p + scale * rng.normal(size=p.shape)).astype(np.float32)
+
+    def both(p, q):
+        return numerics.kl_p_from_logits(p, q), *jax.grad(lambda p, q: numerics.kl_p_from_logits(p, q).sum(), (0, 1))(p, q)
+
+    found = both(jnp.asarray(p), jnp.asarray(q))
+    with jax.enable_x64(True):
+        wanted = both(jnp.asarray(p, jnp.float64), jnp.asarray(q, jnp.float64))
+        log_p, log_q = (jax.nn.log_softmax(jnp.asarray(x, jnp.float64)) for x in (p, q))
+        np.testing.assert_allclose(
+            wanted[0], jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1), rtol=1e-8, atol=1e-15
+        )  # rounding of the usual sum
+    for ours, exact in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=3e-6, atol=2e-7 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 30.0])
+def test_entropy_and_its_gradient_keep_their_digits_in_float32(scale):
+    # Kills: log k less a rounding for a tiny gradient; 1 - 1 for a nearly one-hot row.
+    logits = (scale * np.random.default_rng(0).normal(size=(4, 5))).astype(np.float32)
+
+    def both(x):
+        return numerics.entropy_from_logits(x), jax.grad(lambda x: numerics.entropy_from_logits(x).sum())(x)
+
+    found = both(jnp.asarray(logits))
+    with jax.enable_x64(True):
+        log_p = jax.nn.log_softmax(jnp.asarray(logits, jnp.float64))
+        p = jnp.exp(log_p)
+        value = -jnp.sum(p * log_p, -1)
+        np.testing.assert_allclose(found[0], value, rtol=3e-6)
+        gradient = -p * (log_p + value[:, None]) if scale else 0 * p
+    np.testing.assert_allclose(found[1], gradient, rtol=1e-5, atol=1e-6 * max(float(np.abs(gradient).max()), 1e-30))

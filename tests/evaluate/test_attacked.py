@@ -147,7 +147,9 @@ def test_a_state_that_does_not_fit_is_not_thrown_away(workdir, tmp_path, monkeyp
     state = folder(copy) / "apgd_fast" / "linf_0.03.state.npz"
     other = state.with_name("linf_0.02.state.npz")
     shutil.copy(state, other)
-    with pytest.raises(InputError, match=r"linf_0\.02\.state\.npz holds an attack .* differs in: eps or norm.* give --restart") as caught:
+    with pytest.raises(
+        InputError, match=r"linf_0\.02\.state\.npz holds a measurement .* differs in: eps or norm.* give --restart"
+    ) as caught:
         evaluate(copy, threats=("linf:0.02",))
     assert "\n" not in str(caught.value) and other.exists()
     state.write_bytes(state.read_bytes()[:1000])
@@ -171,7 +173,9 @@ def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypa
     state = folder(copy) / "attack" / "cw_l2.state.npz"
     stored = flags(state)
     states.write_npz(state, stored | {"identity": np.array("another")})
-    with pytest.raises(InputError, match=r"it is of another network, other data or another version\. To begin it anew, give --restart"):
+    with pytest.raises(
+        InputError, match=r"it is of another network, of other data or settings, or of another version\. To begin it anew, give --restart"
+    ):
         evaluate(copy, **asked)
     states.write_npz(state, stored)
     left = int((~stored["done"]).sum())

@@ -124,3 +124,31 @@ def test_attacks_beside_their_peers():
     assert "| pgd | 2.00 | 12 | 1,500 | 25.50 | torchattacks | 7.00 | 800 | 50.00 | 3.50 |" in text
     assert "| pgd | 2.00 | 12 | 1,500 | 25.50 | foolbox-jax | 3.00 | 1,500 | 25.00 | 1.50 |" in text
     assert "fastest of 2 seeds" in text and "a processor, 1 thread for every package; jax 1, torch 2" in text
+
+
+def test_rows_say_how_a_run_was_trained(tmp_path):
+    # Kills: TRADES and the baseline in one row; best and last in one row; terms of another epoch; a paper's row for another method.
+    objectives = {
+        "trades": {"name": "trades"},
+        "first": {"name": "rat", "order": 1, "eta": 0.3},
+        "half": {"name": "rat", "taylor_fraction": 0.5},
+        "released": {"name": "rat_released"},
+    }
+    runs = [run_of(tmp_path / name, "clean", lambda item: 0.25, objective=objective) for name, objective in objectives.items()]
+    awp = {"gamma": 5e-3, "warmup_epochs": 10.0, "loss": "base"}
+    runs.append(run_of(tmp_path / "awp", "clean", lambda item: 0.2, objective={"name": "madry"}, awp=awp, optimizer__swa_epoch=1))
+    lines = [{"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "train_kl": 0.1 * step} for step in (4, 8)]
+    (runs[0][0] / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = report.collect([*runs, (*runs[0], "last")])
+    assert [(row["method"], row["label"]) for row in made["rows"]] == [
+        ("trades", "TRADES, best checkpoint"),
+        ("rat_1", "RAT 1st (eta 0.3), best checkpoint"),
+        ("rat_2", "RAT 1st + 2nd (eta 0.2) on 50 % of the batch, best checkpoint"),
+        ("rat_released", "RAT's released heuristic, best checkpoint"),
+        ("madry_awp", "adversarial training + AWP + SWA, best checkpoint"),
+        ("trades", "TRADES, last checkpoint"),
+    ]
+    assert made["rows"][0]["terms"] == {"kl": {"mean": 0.8, "std": None, "values": [0.8]}} and made["rows"][1]["terms"] == {}
+    assert "Terms of the training loss in the last epoch before these checkpoints, TRADES, best checkpoint: kl 0.8." in report.markdown(
+        made
+    )

@@ -11,7 +11,12 @@ from tests.goldens import mlp, reference
 CASES = ("sigma1.u0", "sigma1.u1", "sigma1.u2", "sigma001.u0")
 ACT = pytest.mark.parametrize("act", mlp.ACTIVATIONS)
 PRECISION = pytest.mark.parametrize("dtype", [np.float32, np.float64])
-READINGS = {"kl_logits": "kl_logits", "cross_entropy": "cross_entropy", "squared": "sqdist", "kl_logits_half_inside": "kl_logits_half_inside"}
+READINGS = {
+    "kl_logits": "kl_logits",
+    "cross_entropy": "cross_entropy",
+    "squared": "sqdist",
+    "kl_logits_half_inside": "kl_logits_half_inside",
+}
 
 
 def load():

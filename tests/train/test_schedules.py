@@ -70,3 +70,16 @@ def test_clipping_is_by_the_norm_over_all_parameters():
 
 def test_adam_s_first_step_is_the_rate():
     np.testing.assert_allclose(updates({**SGD, "name": "adam"}, {"w": jnp.array([7.0])}, {"w": jnp.zeros(1)}, 1), [-0.1], rtol=1e-4)
+
+
+def test_stochastic_weight_averaging_is_the_mean_over_ends_of_epochs():
+    # Kills: an average over steps; one epoch late; the weights before the first epoch counted; another one between the ends.
+    average = schedules.averaging({"ema": 0.0, "swa_epoch": 2}, steps_per_epoch=3)
+    averaged, ends = {"w": jnp.float32(0)}, []
+    for step in range(15):
+        weights = jnp.float32((step + 1) ** 2)
+        averaged = average(jnp.int32(step), averaged, {"w": weights})
+        epoch, rest = divmod(step + 1, 3)
+        ends += [float(weights)] if epoch >= 2 and rest == 0 else []
+        np.testing.assert_allclose(averaged["w"], np.mean(ends) if ends else weights, rtol=1e-5)
+    assert schedules.averaging({"ema": 0.0, "swa_epoch": 0}, steps_per_epoch=3) is None

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax import corruptions
-from robustjax.core import example_keys, parallel
+from robustjax import attacks, corruptions, models
+from robustjax.core import ThreatModel, example_keys, parallel
 from robustjax.core.check import InputError
 from robustjax.data import ArraySource
 from robustjax.io import log
@@ -94,6 +94,20 @@ def test_every_image_counts_once_and_however_it_is_read(monkeypatch):
     assert every[0] * 160 == pytest.approx(round(every[0] * 160), abs=1e-9) and every != resident and every[0] <= 1
     monkeypatch.setattr(select, "_KEPT_BYTES", 0)
     assert validated(selection__data="cbar") == resident
+
+
+def test_selection_under_attack():
+    # Kills: the clean accuracy chosen by; an attack of other images or labels than the batch's; padding counted; other starts each time.
+    options = {"norm": "linf", "eps": 0.1, "step_size": 0.05, "steps": 2}
+    found = validated(selection__attack=options, evaluation__batch_size=8)
+    experiment = build.build(tiny.config())
+    network = models.logits_fn(experiment.apply, experiment.params, experiment.batch_stats)
+    ids = jnp.asarray(experiment.validation_ids)
+    images, labels = experiment.dataset.train.fetch(experiment.validation_ids)
+    keys = example_keys(jax.random.key(0), ids)
+    attacked = attacks.pgd(keys, network, images / np.float32(255), labels, ThreatModel("linf", 0.1), steps=2, step_size=0.05)
+    np.testing.assert_allclose(found.robust_accuracy, np.mean(np.argmax(network(attacked), 1) == labels), atol=1e-6)
+    assert found.selects_by == found.robust_accuracy and found[:2] == validated()[:2] and validated().selects_by == found.accuracy
 
 
 @pytest.mark.parametrize("data", ["clean", "cbar"])

@@ -9,7 +9,7 @@ import pytest
 from robustjax import augment, losses, models
 from robustjax.core import example_keys, parallel
 from robustjax.core.types import Batch
-from robustjax.train import build, objectives, state, step
+from robustjax.train import build, objectives, schedules, state, step
 from tests import tiny
 
 STEPS = 4
@@ -106,7 +106,8 @@ def test_averaged_weights_follow_the_recurrence(experiment):
     # Kills: averaging before the update; another decay; an average that starts at zero. One step at a time, by hand.
     mesh = parallel.data_mesh(jax.devices()[:1])
     objective = objectives.classification(losses.cross_entropy)
-    one = step.make_step(experiment.apply, augment.compose([]), objective, experiment.optimizer, num_classes=3, ema=0.75)
+    average = schedules.averaging({"ema": 0.75, "swa_epoch": 0}, steps_per_epoch=1)
+    one = step.make_step(experiment.apply, augment.compose([]), objective, experiment.optimizer, num_classes=3, average=average)
     function = parallel.data_parallel(step.resident(one), mesh, donate=False)
     source = experiment.dataset.train
     data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
@@ -124,7 +125,7 @@ def test_marker_names_the_first_bad_step(experiment):
     with jax.debug_nans(False):
         broken = experiment._replace(optimizer=optax.scale(-1e38))
         objective = objectives.classification(losses.cross_entropy)
-        one = step.make_step(experiment.apply, augment.compose([]), objective, broken.optimizer, num_classes=3, ema=0.0)
+        one = step.make_step(experiment.apply, augment.compose([]), objective, broken.optimizer, num_classes=3)
         _, markers = run(broken._replace(step=one), devices=1)
     first = next(i for i, marker in enumerate(markers) if marker >= 0)
     assert 0 < first < STEPS - 1 and markers == [-1] * first + [first] * (STEPS - first)
