@@ -85,12 +85,12 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
-def attack(norm: str, eps: float, step_size: float, steps: int) -> ml_collections.ConfigDict:
-    """Returns one PGD setting, in units of [0, 1] pixels, with absolute step size."""
-    return ml_collections.ConfigDict({"norm": norm, "eps": eps, "step_size": step_size, "steps": steps})
+def attack(norm: str, eps: float, step_size: float, steps: int) -> dict:
+    """Returns one PGD setting, in units of [0, 1] pixels, with absolute step size; a dict, of which each configuration makes its own."""
+    return {"norm": norm, "eps": eps, "step_size": step_size, "steps": steps}
 
 
-def preset(name: str) -> ml_collections.ConfigDict:
+def preset(name: str) -> dict:
     """Returns the PGD setting of a paper, see robustjax.attacks.presets."""
     printed = presets.PRESETS[name]
     return attack(*(printed[key] for key in ("norm", "eps", "step_size", "steps")))

@@ -3,7 +3,10 @@
 What the papers do not print is marked with its source: [AugMix] is Hendrycks et al. 2020's released code, [ours] was chosen here.
 """
 
+import inspect
+
 from configs import common
+from robustjax.train import adversarial as objectives
 
 # SPIDER, appendix E.1.1. L2: the step is printed as an absolute 1/800, which moves at most 0.025 in 20 steps; 1/80 (a fortieth of
 # the radius, a common default) is measured beside it, since the print may be a slip.
@@ -87,6 +90,12 @@ _RAT = {"0": {"name": "trades"}, "1": {"name": "rat", "order": 1, "eta": 0.3}, "
 _OTHERS = {"madry": {"name": "madry"}, "released": {"name": "rat_released"}}
 
 
+def _objective(name: str, **options) -> dict:
+    """Returns an objective with all of its options, so that the command line can set each."""
+    defaults = {p.name: p.default for p in inspect.signature(objectives.TABLE[name]).parameters.values()}
+    return {"name": name, **defaults, **options}
+
+
 ADVERSARIAL = {"method": "rat", "model": "preact", "threat": "linf", "order": "2", "awp": "off", "average": "none"}
 
 
@@ -117,7 +126,9 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
     config.model = _ADVERSARIAL_MODELS[model]
     config.augment = ("crop",) if name == "svhn" else ("crop_flip",)
     objective = _RAT[order] if method == "rat" else _OTHERS[method]
-    config.objective = {**objective, "threat": ball, "step_size": step_size, "steps": 10}
+    config.objective = _objective(**objective, threat=ball, step_size=step_size)
+    if method == "released" and name == "cifar100":
+        config.objective.confusion = 0.98  # as released, for 100 classes
     if awp == "on":
         config.awp.gamma = 1e-2 if method == "madry" else 5e-3
         config.awp.warmup_epochs = 10.0
@@ -130,7 +141,7 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
         config.optimizer.swa_epoch = config.schedule.boundaries[0]
     elif average == "ema":
         config.optimizer.ema = 0.999
-    config.selection.attack = next(iter(attacks.values()))
+    config.selection.attack = dict(next(iter(attacks.values())))
     config.evaluation.attacks = attacks
     config.evaluation.autoattack.threats = (ball,)
     return config

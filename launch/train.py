@@ -21,7 +21,7 @@ def main() -> None:
     parallel.initialize()
     summary = loop.train(_CONFIG.value.to_dict(), _WORKDIR.value)
     print(
-        f"trained {summary.step} steps in {summary.seconds:.0f} s; best validation accuracy {100 * summary.validation_accuracy:.2f} % "
+        f"trained {summary.step} steps in {summary.seconds:.0f} s; best validation {summary.selected_by} {100 * summary.validation_accuracy:.2f} % "
         f"at step {summary.best_step}.\nNext: python launch/evaluate.py --workdir={_WORKDIR.value}"
     )
 

@@ -30,6 +30,7 @@ class Row(NamedTuple):
     label: str
     about: list[dict]  # of each run
     arrays: list[dict[str, np.ndarray]]
+    networks: list[Network]
 
 
 def flatness(workdirs: Sequence[str | Path], *, checkpoint: str | int = "best", label: Sequence[str] = (), variant: str = "") -> dict:
@@ -48,13 +49,13 @@ def flatness(workdirs: Sequence[str | Path], *, checkpoint: str | int = "best", 
     Raises:
         InputError: for results that are missing or were measured otherwise than those of the first run.
     """
-    rows, shared = _read("flatness", workdirs, checkpoint, label, variant)
+    rows, shared = gathered("flatness", workdirs, checkpoint, label, variant)
     made = []
     for row in rows:
         losses = np.concatenate([arrays["loss"] for arrays in row.arrays], axis=1)
         low, high = np.quantile(losses, BAND, axis=1)
         statistics = {"mean_nats": losses.mean(axis=1), "low_nats": low, "high_nats": high}
-        made.append(_about(row) | {"draws": losses.shape[1]} | {name: rounded(values) for name, values in statistics.items()})
+        made.append(described(row) | {"draws": losses.shape[1]} | {name: rounded(values) for name, values in statistics.items()})
     return shared | {"radii": [0.0, *shared["options"]["radii"]], "band": list(BAND), "rows": made}
 
 
@@ -74,9 +75,9 @@ def thickness(workdirs: Sequence[str | Path], *, checkpoint: str | int = "best",
     Raises:
         InputError: as `flatness`.
     """
-    rows, shared = _read("thickness", workdirs, checkpoint, label, variant)
+    rows, shared = gathered("thickness", workdirs, checkpoint, label, variant)
     std, intervals = shared["options"]["std"], []
-    made = [_about(row) | {"images": sum(len(arrays["ids"]) for arrays in row.arrays), "intervals": []} for row in rows]
+    made = [described(row) | {"images": sum(len(arrays["ids"]) for arrays in row.arrays), "intervals": []} for row in rows]
     for alpha, beta in shared["options"]["intervals"]:
         values = [np.concatenate([a[f"thickness_{alpha:g}_{beta:g}"] for a in row.arrays]).astype(np.float64) / std for row in rows]
         edges = np.linspace(0, max(max(map(np.max, values)), 1e-6), BINS + 1)
@@ -113,19 +114,21 @@ def curvature(
     """
     if not 0 < portion <= 1:
         raise InputError(f"--portion is the part of the images that is kept and must be above 0 and at most 1, got {portion:g}.")
-    rows, shared = _read("curvature", workdirs, checkpoint, label, variant)
+    rows, shared = gathered("curvature", workdirs, checkpoint, label, variant)
     made = []
     for row in rows:  # the lowest of each run: with seeds of unlike curvature, the lowest of all would be one seed's
         kept = [np.sort(arrays["curvature"].astype(np.float64)) for arrays in row.arrays]
         values = np.concatenate([v[: max(1, round(portion * len(v)))] for v in kept])
         low, first, median, third, high = np.quantile(values, (0.05, 0.25, 0.5, 0.75, 0.95))
         numbers = {"mean": values.mean(), "median": median, "quartiles": np.array([first, third]), "whiskers": np.array([low, high])}
-        made.append(_about(row) | {"images": len(values)} | {name: rounded(value) for name, value in numbers.items()})
+        made.append(described(row) | {"images": len(values)} | {name: rounded(value) for name, value in numbers.items()})
     return shared | {"portion": portion, "rows": made}
 
 
-def _read(suite: str, workdirs: Sequence[str | Path], checkpoint: str | int, labels: Sequence[str], variant: str) -> tuple[list[Row], dict]:
-    """Returns the rows, and what their results have in common."""
+def gathered(
+    suite: str, workdirs: Sequence[str | Path], checkpoint: str | int, labels: Sequence[str], variant: str
+) -> tuple[list[Row], dict]:
+    """Returns the rows of results of a suite, a key of VARIANTS, and what these have in common."""
     if variant and variant not in VARIANTS[suite]:
         raise registry.unknown(f"variant of {suite}", variant, VARIANTS[suite])
     runs = list(zip(workdirs, networks(workdirs, checkpoint=checkpoint, labels=labels, seeds_share=True), strict=True))
@@ -143,11 +146,12 @@ def _read(suite: str, workdirs: Sequence[str | Path], checkpoint: str | int, lab
             raise InputError(
                 f"{workdir} was measured with {_said(shared)}, {workdirs[0]} with {_said(first)}; one figure needs the same --limit and --geometry."
             )
-        row = rows.setdefault(run.label, Row(run.label, [], []))
+        row = rows.setdefault(run.label, Row(run.label, [], [], []))
         if run.about in row.about:
             raise InputError(f"{workdir} is there twice; name each run once.")
         row.about.append(run.about)
         row.arrays.append(_arrays(path))
+        row.networks.append(run)
     return list(rows.values()), {"figure": suite, "variant": chosen, "split": "test", **first}
 
 
@@ -193,7 +197,8 @@ def _said(shared: dict) -> str:
     return f"{shared['n']} images of {shared['data']} ({options})"
 
 
-def _about(row: Row) -> dict:
+def described(row: Row) -> dict:
+    """Returns what tells a row from others, for the file of numbers."""
     notes = list(dict.fromkeys(note for about in row.about for note in about["notes"]))
     return {"label": row.label, "runs": row.about, "notes": notes}
 
@@ -213,7 +218,7 @@ def _draw_flatness(made: dict):
         "filters": "multiples of each filter's norm",
     }
     axis.set(yscale="log", xlabel=f"distance from the weights ({unit[made['variant']]})", ylabel="cross-entropy (nats)")
-    _finish(drawn, axis, f"Mean loss of {made['n']} test images; bands hold 90 of 100 draws", made)
+    finish(drawn, axis, f"Mean loss of {made['n']} test images; bands hold 90 of 100 draws", made)
     axis.legend(frameon=False, fontsize=8.5)
     return drawn
 
@@ -240,7 +245,7 @@ def _draw_thickness(made: dict):
         axis.set_title(f"$\\alpha$ = {interval['alpha']:g}, $\\beta$ = {interval['beta']:g}", fontsize=9.5)
         axis.set_ylim(0, peak * (1.1 + 0.09 * len(made["rows"])))  # room for the legend
         axis.legend(frameon=False, fontsize=8, loc="upper left")
-        _finish(drawn, axis, f"Boundary thickness of {made['n']} test images; vertical lines: means", made)
+        finish(drawn, axis, f"Boundary thickness of {made['n']} test images; vertical lines: means", made)
     return drawn
 
 
@@ -272,11 +277,12 @@ def _draw_curvature(made: dict):
         xlabel=f"$\\sum_i \\lambda_i^2$ of the Hessian of the loss in the image (nats$^2$ / {unit}$^4$)",
     )
     what = f"Input curvature, the lowest {100 * made['portion']:g} % of {made['n']} test images; whiskers: 5 to 95 %, diamonds: means"
-    _finish(drawn, axis, what, made, grid="x")
+    finish(drawn, axis, what, made, grid="x")
     return drawn
 
 
-def _finish(drawn, axis, what: str, made: dict, *, grid: str = "y") -> None:
+def finish(drawn, axis, what: str, made: dict, *, grid: str = "y") -> None:
+    """Gives a picture its title and its axis the look that they all have."""
     notes = dict.fromkeys(note for row in made["rows"] for note in row["notes"])
     drawn.suptitle("\n".join([what, "; ".join([made["data"], *notes])]), fontsize=9.5)
     axis.spines[["top", "right"]].set_visible(False)

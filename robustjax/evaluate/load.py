@@ -63,6 +63,14 @@ def _network(model: str) -> models.Apply:
     return models.split(models.make(**json.loads(model)))[0]
 
 
+def apply_of(loaded: Loaded) -> models.Apply:
+    """Returns the network without its arrays, for what its logits do not show: features, and outputs of blocks.
+
+    It takes the arrays of `loaded.logits_fn.args`, (params, batch_stats).
+    """
+    return _network(json.dumps(loaded.meta["model"], sort_keys=True))
+
+
 def load_surrogate(workdir: str | Path, meta: dict) -> Loaded:
     """Reads the best checkpoint of a run whose network attacks are made on, to try them on another run's.
 

@@ -20,6 +20,8 @@ from robustjax.io.log import read_lines
 
 __all__ = ["collect", "markdown", "write"]
 
+# Options of adversarial objectives as the papers have them; others are named in a row's label.
+OBJECTIVES = {"beta": 6.0, "steps": 10, "sigma": 0.01, "groups": [], "draws": 1, "reading": "kl_logits", "taylor_fraction": 1.0}
 METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
 
 
@@ -149,17 +151,23 @@ def trained_by(config: dict) -> tuple[str, str]:
     label = METHODS.get(name, name) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else "")
     objective = config["objective"]
     if objective["name"] != "classification":
-        order = objective.get("order", 2)
+        order, eta = objective.get("order", 2), objective.get("eta", 0.2)
         known = {
             "madry": "adversarial training",
             "trades": "TRADES",
-            "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {objective.get('eta', 0.2):g})",
+            "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {eta:g})",
             "rat_released": "RAT's released heuristic",
         }
-        fraction = objective.get("taylor_fraction", 1.0)
-        trained = known[objective["name"]] + (f" on {100 * fraction:g} % of the batch" if fraction < 1 else "")
+        others = {
+            key: objective[key] for key, usual in OBJECTIVES.items() if key in objective and results.canonical(objective[key]) != usual
+        }
+        if objective["name"] != "rat":
+            others.pop("sigma", None)
+        trained = known[objective["name"]] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
         label = trained if name == "none" else f"{trained} with {label}"
-        name = f"rat_{order}" if objective["name"] == "rat" else objective["name"]
+        as_printed = not others and (objective["name"] != "rat" or eta == (0.3 if order == 1 else 0.2))
+        # Another setting than a paper's has no row in its table.
+        name = (f"rat_{order}" if objective["name"] == "rat" else objective["name"]) + ("" if as_printed else "_otherwise")
     if config["awp"]["gamma"]:
         label, name = f"{label} + AWP", f"{name}_awp"
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
@@ -202,6 +210,7 @@ def _row(group: list[dict]) -> dict:
         "batch_size": config["batch_size"],
         "selection": config["selection"]["data"],
         "selection_attack": config["selection"]["attack"],
+        "init": [Path(s["config"]["init"]).name for s in group if s["config"]["init"]],
         "seeds": [s["config"]["seed"] for s in group],
         "n": first["n"],
         "steps": [s["step"] for s in group],

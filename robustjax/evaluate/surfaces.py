@@ -100,21 +100,21 @@ def input_surfaces(
     Raises:
         InputError: whatever a user can mend.
     """
-    sizes = _sizes(size, points)
+    sizes = axis_sizes(size, points)
     runs = networks(workdirs, checkpoint=checkpoint, labels=label)
     dataset = evaluation_data(runs[0].loaded.meta, dir=data_dir)
-    chosen = np.asarray(ids, np.int64) if len(ids) else splits.subset(len(dataset.test), _at_least_one("images", images))
+    chosen = np.asarray(ids, np.int64) if len(ids) else splits.subset(len(dataset.test), at_least_one("images", images))
     pixels, labels = dataset.test.fetch(chosen)
     rows = []
     for run in runs:
         keys = example_keys(jax.random.key(seed), jnp.asarray(chosen))  # the same plane for every network
-        loss = jax.tree_util.Partial(_image_loss, run.loaded.logits_fn)
+        loss = jax.tree_util.Partial(image_loss, run.loaded.logits_fn)
         arrays = (jnp.asarray(pixels, jnp.float32) / 255, jnp.asarray(labels))
         found = metrics.input_landscape(keys, loss, *arrays, gradient_sizes=sizes, random_sizes=sizes)
-        rows.append({"label": run.label, **run.about, "loss_nats": _listed(found, size)})
+        rows.append({"label": run.label, **run.about, "loss_nats": listed(found, size)})
     named = zip(chosen.tolist(), labels.tolist(), pixels.tolist(), strict=True)
     columns = [{"id": i, "label": dataset.class_names[y], "pixels": image} for i, y, image in named]
-    return _figure("landscape", dataset, seed) | {"size": size, "sizes": rounded(sizes), "columns": columns, "rows": rows}
+    return begun("landscape", dataset, seed) | {"size": size, "sizes": rounded(sizes), "columns": columns, "rows": rows}
 
 
 def weight_surfaces(
@@ -154,10 +154,10 @@ def weight_surfaces(
             "--scaling=tree measures distances over all weights, of which no one length suits every network: give --size, e.g. 10."
         )
     size = 1.0 if size is None else size
-    sizes = _sizes(size, points)
+    sizes = axis_sizes(size, points)
     runs = networks(workdirs, checkpoint=checkpoint, labels=label)
     dataset = evaluation_data(runs[0].loaded.meta, dir=data_dir)
-    chosen = splits.subset(len(dataset.test), _at_least_one("examples", examples))
+    chosen = splits.subset(len(dataset.test), at_least_one("examples", examples))
     pixels, labels = dataset.test.fetch(chosen)
     rows = []
     for run in runs:
@@ -166,9 +166,9 @@ def weight_surfaces(
         loss = jax.tree_util.Partial(_mean_loss, network, stats, jnp.asarray(pixels, jnp.float32) / 255, jnp.asarray(labels))
         keys = jax.random.split(jax.random.key(seed), 2)
         found = metrics.weight_landscape(keys, loss, params, first_sizes=sizes, second_sizes=sizes, scaling=scaling)
-        rows.append({"label": run.label, **run.about, "loss_nats": _listed(found, size)})
+        rows.append({"label": run.label, **run.about, "loss_nats": listed(found, size)})
     about = {"scaling": scaling, "examples": len(chosen)}
-    return _figure("weights", dataset, seed) | about | {"size": size, "sizes": rounded(sizes), "rows": rows}
+    return begun("weights", dataset, seed) | about | {"size": size, "sizes": rounded(sizes), "rows": rows}
 
 
 def rounded(values: Any, digits: int = DIGITS) -> Any:
@@ -178,7 +178,8 @@ def rounded(values: Any, digits: int = DIGITS) -> Any:
     return float(f"{float(values):.{digits}g}")
 
 
-def _image_loss(logits_fn, images: Float[Array, "b h w c"], labels: Array) -> Float[Array, " b"]:
+def image_loss(logits_fn, images: Float[Array, "b h w c"], labels: Array) -> Float[Array, " b"]:
+    """Returns the cross-entropy of each image."""
     return cross_entropy(logits_fn(images), labels)
 
 
@@ -186,7 +187,8 @@ def _mean_loss(network, stats: dict, images: Float[Array, "b h w c"], labels: Ar
     return jnp.mean(cross_entropy(network(params, stats, images), labels))
 
 
-def _figure(name: str, dataset: data.Dataset, seed: int) -> dict:
+def begun(name: str, dataset: data.Dataset, seed: int) -> dict:
+    """Returns what the numbers of every figure of test images begin with."""
     return {"figure": name, "data": dataset.provenance, "split": "test", "seed": seed, "environment": results.environment()}
 
 
@@ -202,7 +204,8 @@ def _about(workdir: str | Path, loaded: Loaded) -> dict:
     return about | {"config_hash": results.config_hash(results.comparable(config)), "notes": loaded.meta["notes"]}
 
 
-def _sizes(size: float, points: int) -> np.ndarray:
+def axis_sizes(size: float, points: int) -> np.ndarray:
+    """Returns magnitudes from -size to size; refuses what cannot be."""
     if not 0 < size < np.inf:
         raise InputError(f"--size is the largest magnitude along either axis and must be above 0, got {size:g}.")
     if points < 2:
@@ -210,13 +213,15 @@ def _sizes(size: float, points: int) -> np.ndarray:
     return np.linspace(-size, size, points).astype(np.float32)
 
 
-def _at_least_one(name: str, value: int) -> int:
+def at_least_one(name: str, value: int) -> int:
+    """Returns the value of an option, which must be above 0."""
     if value < 1:
         raise InputError(f"--{name} must be at least 1, got {value}.")
     return value
 
 
-def _listed(loss: Array, size: float) -> list:
+def listed(loss: Array, size: float) -> list:
+    """Returns losses as nested lists; refuses those that are not finite."""
     if not np.isfinite(np.asarray(loss)).all():
         raise InputError(f"the loss is not finite everywhere within {size:g}; choose a smaller --size.")
     return rounded(np.asarray(loss))

@@ -54,6 +54,11 @@ def _validation(row: dict) -> str:
     return _VALIDATION[row["selection"]] + under
 
 
+def _begun(row: dict) -> str:
+    """Returns with what weights training began, where these were not random."""
+    return f"begun with the weights of the runs {', '.join(row['init'])}" if row.get("init") else ""
+
+
 def _terms(terms: dict) -> str:
     return ", ".join(f"{name} {of_seeds['mean']:.3g}" for name, of_seeds in terms.items())
 
@@ -136,7 +141,8 @@ def _footer(report: dict) -> list[str]:
     lines = [
         f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: network(row['model']))}; "
         f"{distinct(lambda row: str(row['epochs']))} epochs, batch {distinct(lambda row: str(row['batch_size']))}, "
-        f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}; seeds {seeds}"
+        f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}"
+        f"{''.join(f'; {begun}' for begun in [distinct(_begun)] if begun)}; seeds {seeds}"
         f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
         f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}, "
         f"validated on {distinct(_validation)}.",

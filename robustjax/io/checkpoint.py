@@ -146,7 +146,8 @@ class Checkpoints:
             stored = self._reader.metadata(self.folder / str(step)).item_metadata["state"].tree
             if like is not None:
                 _compare(stored, like, step)
-            target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), stored if like is None else like)
+            # Into its own structure: Orbax tells empty dicts from absent ones, so a state of an older version would not fit `like`.
+            target = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), stored)
             state = self._reader.restore(self.folder / str(step), args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
         except InputError:
             raise
@@ -154,7 +155,7 @@ class Checkpoints:
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} cannot be read ({_first_line(error)}).") from error
         if checksums(state) != meta["checksums"]:
             raise DamagedCheckpoint(f"checkpoint {step} in {self.folder} differs from its checksums.")
-        return state, meta
+        return state if like is None else _shaped(state, like), meta
 
     def set_aside(self, step: int) -> Path:
         """Moves a damaged checkpoint out of the way, keeping its files; returns where they are."""
@@ -222,6 +223,12 @@ def _hush_closed_loops() -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _shaped(state, like):
+    """Returns the arrays of a state in the structure of `like`, whose leaves have the same names."""
+    found = _leaves(state)
+    return jax.tree.unflatten(jax.tree.structure(like), [found[name].astype(leaf.dtype) for name, leaf in _leaves(like).items()])
 
 
 def _compare(stored, like, step: int) -> None:

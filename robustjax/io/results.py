@@ -45,16 +45,20 @@ _MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("evaluation", "geometry"))
 # Keys that version 0.1 did not have, each with what it did.
 _ADDED = (
     (("selection",), {"data": "clean"}),
-    (("selection", "attack"), {}),
-    (("objective",), {"name": "classification"}),
-    (("remat",), False),
-    (("init",), ""),
-    (("awp",), {"gamma": 0.0, "warmup_epochs": 0, "loss": "base"}),
-    (("optimizer", "swa_epoch"), 0),
     (("evaluation", "reference"), "auto"),
     (("evaluation", "sensor"), {}),
     (("evaluation", "autoattack"), {"threats": [], "version": "standard"}),
     (("evaluation", "geometry"), {}),
+)
+
+# Likewise, of later ones: left out where they say this, so that the hash of a configuration stays what it was.
+_ADDED_LATER = (
+    (("selection", "attack"), {}),
+    (("objective",), {"name": "classification"}),
+    (("awp",), {"gamma": 0.0, "warmup_epochs": 0.0, "loss": "base"}),
+    (("remat",), False),
+    (("init",), ""),
+    (("optimizer", "swa_epoch"), 0),
 )
 
 
@@ -65,7 +69,7 @@ def completed(config: dict) -> dict:
     {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto', 'geometry': {}}
     """
     config = canonical(config)
-    for (*parents, key), value in _ADDED:
+    for (*parents, key), value in _ADDED + _ADDED_LATER:
         inner = config
         for parent in parents:
             inner = inner.get(parent, {})
@@ -81,6 +85,12 @@ def comparable(config: dict) -> dict:
         for parent in parents:
             inner = inner.get(parent, {})
         inner.pop(key, None)
+    for (*parents, key), value in _ADDED_LATER:
+        inner = config
+        for parent in parents:
+            inner = inner.get(parent, {})
+        if inner.get(key) == value:
+            del inner[key]
     return config
 
 

@@ -30,14 +30,17 @@ def adversarial_weight_perturbation(params: Any, grads: Any, *, gamma: Scalar) -
         The moved parameters, a tree like params.
 
     Raises:
-        InputError: for a gamma below 0.
+        InputError: for a gamma below 0, or gradients that are no tree like params.
 
     >>> moved = adversarial_weight_perturbation({"kernel": jnp.ones((1, 4)), "bias": jnp.ones(4)}, {"kernel": jnp.ones((1, 4)), "bias": jnp.ones(4)}, gamma=0.5)
     >>> moved["kernel"].tolist(), moved["bias"].tolist()
     ([[1.5, 1.5, 1.5, 1.5]], [1.0, 1.0, 1.0, 1.0])
     """
-    if is_concrete(gamma) and not (as_number(gamma) or 0) >= 0:
+    if is_concrete(gamma) and (as_number(gamma) is None or as_number(gamma) < 0):
         raise InputError(f"gamma is the relative size of the perturbation and must be at least 0, got {gamma!r}.")
+
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, grads):
+        raise InputError("the gradients must be a tree of the parameters' names and shapes.")
 
     def move(weight, gradient):
         if jnp.ndim(weight) < 2:

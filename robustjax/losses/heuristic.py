@@ -26,8 +26,12 @@ def head_gradient(features: ArrayLike, logits: ArrayLike, labels: ArrayLike, *, 
 
     Returns:
         (k,), a constant for gradients.
+
+    Raises:
+        InputError: for labels that are no class numbers.
     """
     features, logits = numerics.lift(features), numerics.lift(logits)
+    labels = check.check_labels(labels, num_classes=logits.shape[1])
     errors = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
     gradient = jax.lax.stop_gradient(jnp.mean(errors * jnp.sum(features, axis=1, keepdims=True), axis=0))
     return gradient if axis_name is None else jax.lax.pmean(gradient, axis_name)
@@ -81,7 +85,7 @@ def released_heuristic(
     Raises:
         InputError: for a confusion outside [0, 1], or labels that do not fit.
     """
-    if is_concrete(confusion) and not 0 <= (as_number(confusion) or 0) <= 1:
+    if is_concrete(confusion) and (as_number(confusion) is None or not 0 <= as_number(confusion) <= 1):
         raise InputError(f"confusion is the share taken from the label and must lie in [0, 1], got {confusion!r}.")
     clean_logits, adversarial_logits = numerics.lift(clean_logits), numerics.lift(adversarial_logits)
     labels = check.check_labels(labels, num_classes=clean_logits.shape[1])

@@ -53,7 +53,7 @@ def weight_noise(key: Key[Array, ""], params: dict[str, Array], *, stddev: Scala
     Raises:
         InputError: for a negative stddev, or a group that no parameter belongs to.
     """
-    if is_concrete(stddev) and not (as_number(stddev) or 0) >= 0:
+    if is_concrete(stddev) and (as_number(stddev) is None or as_number(stddev) < 0):
         raise InputError(f"stddev of the weight noise must be at least 0, got {stddev!r}.")
     for group in groups:
         if not any(_belongs(name, group) for name in params):
@@ -75,14 +75,14 @@ def _belongs(name: str, group: str) -> bool:
 def taylor_derivatives(logits_of_params: Callable, params: Any, direction: Any, *, order: int, has_aux: bool = False) -> tuple:
     """Computes the logits and their derivatives along a direction u of the weights: Eq. 6's g(w), g'(w)^T u and u^T g''(w) u.
 
-    One pass for all of them (see core.jets), of 1, 3 and 5 convolutions for each of the network's, and 3, 8 and 13 with a gradient
+    Meant for use inside jit. One pass for all of them (see core.jets), of 1, 3 and 5 convolutions for each of the network's, and 3, 8 and 13 with a gradient
     with respect to the weights after it. In training mode the batch statistics are functions of the weights like all else, so the
     derivatives go through them.
 
     Args:
         logits_of_params: params -> logits (b, k), or with has_aux -> (logits, aux).
         params: w, a tree of arrays.
-        direction: u, a tree like params; held constant by nobody: a gradient with respect to it exists.
+        direction: u, a tree like params; gradients with respect to it flow.
         order: 0, 1 or 2.
         has_aux: whether the function returns something beside the logits, such as batch statistics.
 
@@ -101,6 +101,7 @@ def taylor_derivatives(logits_of_params: Callable, params: Any, direction: Any, 
     shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, direction)]
     if shapes[0] != shapes[1]:
         raise InputError("the direction must be a tree of the parameters' names and shapes; losses.weight_noise draws one.")
+    direction = jax.tree.map(lambda w, u: jnp.asarray(u, jnp.asarray(w).dtype), params, direction)
     if order == 0:
         value = logits_of_params(params)
         logits, aux = value if has_aux else (value, None)

@@ -1,10 +1,11 @@
 """Objectives of adversarial training: Madry's, TRADES, and randomised weights by Taylor expansion.
 
-Each is `name(**options) -> Objective`. Attacks run on the network in evaluation mode and are constants for the gradient; losses run
-in training mode, each view by itself, and every forward pass moves the running statistics of batch norm, in the order that is written.
+Each is `name(**options) -> Objective`. Attacks run on the network in evaluation mode and float32, and are constants for the gradient; losses
+run in training mode, each view by itself, and every forward pass moves the running statistics of batch norm, in the order that is written.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,8 @@ from jaxtyping import Array
 
 from robustjax import attacks, losses, models
 from robustjax.core import registry, threats
-from robustjax.core.check import InputError
-from robustjax.core.types import Scalar
+from robustjax.core.check import InputError, as_number
+from robustjax.core.types import Scalar, ThreatModel
 from robustjax.train.objectives import Given, Loss, Network, Objective
 
 START = 0.001  # standard deviation of the noise that TRADES's inner maximisation begins with, in units of [0, 1] pixels
@@ -31,11 +32,11 @@ def madry(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int
         step_size: of PGD, in units of [0, 1] pixels.
         steps: of PGD; K in the papers.
     """
-    ball = threats.parse(threat)
+    ball = _ball(threat, step_size=step_size, steps=steps)
 
     def prepare(network: Network, params: dict, batch_stats: dict, given: Given) -> dict:
-        fooled = models.logits_fn(network.apply, params, batch_stats)
-        return {"images": attacks.pgd(given.keys, fooled, given.images, given.labels, ball, steps=steps, step_size=step_size)}
+        fooled = models.logits_fn(network.attacked, params, batch_stats)
+        return {"images": attacks.pgd(given.attack_keys, fooled, given.images, given.labels, ball, steps=steps, step_size=step_size)}
 
     def loss(network: Network, params: dict, batch_stats: dict, given: Given, prepared: dict) -> Loss:
         output, batch_stats = network.train(params, batch_stats, prepared["images"], given.keys)
@@ -48,8 +49,9 @@ def madry(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int
 def trades(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int = 10, beta: Scalar = 6.0) -> Objective:
     """CE(f(x), y) + beta KL(f(x) || f(x')): Zhang et al., ICML 2019, Eq. 5, with beta = 1 / lambda.
 
-    x' climbs the same KL from x + 0.001 N(0, I). Two forward passes in training mode update the statistics, first x, then x'. (The
-    released code runs x once more, which moves the running statistics only.)
+    x' climbs the same KL from x + 0.001 N(0, I). Two forward passes in training mode update the statistics, first x, then x' (both with
+    one dropout mask). The released code runs x once more, which moves the running statistics only: of what a step brings into them, x' is
+    53 % here and 33 % there.
 
     Args:
         threat: norm and radius.
@@ -77,7 +79,8 @@ def rat(
     """TRADES with the Taylor terms of randomised weights: "Randomized Adversarial Training via Taylor Expansion", Algorithm 1.
 
     CE(f_w(x), y) + beta KL(f_w(x) || f_w(x')) + eta L(J u, J' u) + eta / 2 L(u^T H u, u^T H' u), where x' is made on f_{w+u} (Eq. 4) with
-    the same draw u ~ N(0, sigma^2 I) of this step, equal on all devices. Forward passes as in `trades`.
+    the same draw u ~ N(0, sigma^2 I) of this step, equal on all devices. Forward passes as in `trades`. With adversarial weight perturbation
+    x' is made before it, and all terms (those in the log too) are taken at the perturbed weights.
 
     Args:
         threat: norm and radius.
@@ -85,21 +88,27 @@ def rat(
         steps: of the inner maximisation.
         beta: 1 / lambda, of the zeroth term alone, as Algorithm 1 has it (Eq. 8 would give it to all terms).
         order: 1 or 2; for 0 take `trades`.
-        eta: of the first term, and half of it of the second; the paper has 0.3 with order 1 and 0.2 with order 2.
+        eta: of the first term, and half of it of the second (all of it where `reading` has the half inside); the paper has 0.3 with order 1
+            and 0.2 with order 2.
         sigma: standard deviation of u.
         groups: which parameters are random, see losses.weight_noise; empty for all.
         draws: of u for the expectation in the Taylor terms; the first is the one x' was made with. Costs a pass each.
         reading: what L compares, see losses.taylor.READINGS.
-        taylor_fraction: share of the batch, in (0, 1], that the Taylor terms are computed on: the first rows of each device (batches are
-            random). Both parts are then normalised by their own batch statistics, and which rows are meant depends on the devices.
+        taylor_fraction: share of the batch, in (0, 1], that the Taylor terms are computed on: the first rows of each device, to whole rows
+            and at least one (batches are random). Below 1 both parts are normalised by their own batch statistics, CE and KL included, and
+            the running statistics move four times a step: with x and x' of this part, then of the rest. Which rows are meant depends on
+            the number of devices.
     """
-    if order not in (1, 2):
+    if isinstance(order, bool) or not isinstance(order, int) or order not in (1, 2):
         raise InputError(f"config.objective.order must be 1 or 2 (for 0 take the objective 'trades'), got {order!r}.")
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
         raise InputError(f"config.objective.draws must be a whole number of at least 1, got {draws!r}.")
-    if not 0 < taylor_fraction <= 1:
-        raise InputError(f"config.objective.taylor_fraction must lie in (0, 1], got {taylor_fraction!r}.")
-    options = dict(order=order, etas=(eta, eta / 2), sigma=sigma, groups=tuple(groups), draws=draws, reading=reading)
+    _check(eta=eta, sigma=sigma)
+    if not 0 < (as_number(taylor_fraction) or 0) <= 1:
+        raise InputError(f"config.objective.taylor_fraction must be a number in (0, 1], got {taylor_fraction!r}.")
+    # Where the 1/2 of Eq. 6 is inside of L, Eq. 7 leaves none outside.
+    etas = (eta, eta if reading == "kl_logits_half_inside" else eta / 2)
+    options = dict(order=order, etas=etas, sigma=sigma, groups=tuple(groups), draws=draws, reading=reading)
     return _expanded(threat=threat, step_size=step_size, steps=steps, beta=beta, fraction=taylor_fraction, **options)
 
 
@@ -117,7 +126,8 @@ def _expanded(
     reading: str = "kl_logits",
     fraction: Scalar = 1.0,
 ) -> Objective:
-    ball = threats.parse(threat)
+    ball = _ball(threat, step_size=step_size, steps=steps)
+    _check(beta=beta)
     if reading not in losses.READINGS:
         raise registry.unknown("reading of the Taylor terms", reading, losses.READINGS)
 
@@ -181,8 +191,8 @@ def _two_views(
 
 def inner_maximum(network: Network, params: dict, batch_stats: dict, given: Given, threat: Any, *, steps: int, step_size: Scalar) -> Array:
     """Returns x' that climbs KL(f(x) || f(x')) from x + 0.001 N(0, I), which is not clipped, on the network in evaluation mode."""
-    fooled = models.logits_fn(network.apply, params, batch_stats)
-    noise = jax.vmap(lambda key: jax.random.normal(key, given.images.shape[1:], given.images.dtype))(given.keys)
+    fooled = models.logits_fn(network.attacked, params, batch_stats)
+    noise = jax.vmap(lambda key: jax.random.normal(key, given.images.shape[1:], given.images.dtype))(given.attack_keys)
     start = given.images + START * noise
     return attacks.pgd(None, fooled, given.images, given.labels, threat, steps=steps, step_size=step_size, objective="kl", start=start)
 
@@ -211,10 +221,15 @@ def rat_released(
         confusion: share that made-up labels take from the label; 0.8 with 10 classes, 0.98 with 100.
         sigma: standard deviation of the noise in the attacked weights, on parameters with "conv" in their name.
     """
-    ball = threats.parse(threat)
+    ball = _ball(threat, step_size=step_size, steps=steps)
+    _check(beta=beta, alpha=alpha, sigma=sigma)
+    if not 0 <= (-1 if as_number(confusion) is None else as_number(confusion)) <= 1:
+        raise InputError(f"config.objective.confusion must be a number in [0, 1], got {confusion!r}.")
 
     def prepare(network: Network, params: dict, batch_stats: dict, given: Given) -> dict:
         convolutions = tuple(name for name in params if "conv" in name)
+        if not convolutions:
+            raise InputError("the objective 'rat_released' puts noise on parameters with 'conv' in their names; this network has none.")
         noise = losses.weight_noise(given.key, params, stddev=sigma, groups=convolutions)
         attacked = jax.tree.map(jnp.add, params, noise)
         return {"images": inner_maximum(network, attacked, batch_stats, given, ball, steps=steps, step_size=step_size)}
@@ -236,6 +251,22 @@ def rat_released(
         return Loss(value, batch_stats, clean.logits, terms)
 
     return Objective(prepare, loss, functools.partial(loss, alpha=0.0), ("cross_entropy", "kl", "first", "second"))
+
+
+def _ball(threat: str, *, step_size: Scalar, steps: int) -> ThreatModel:
+    """Returns the threat model of the attack in training, after checking its options, before anything is traced."""
+    if not 0 < (as_number(step_size) or 0) < math.inf:
+        raise InputError(f"config.objective.step_size must be a number above 0, in units of [0, 1] pixels, got {step_size!r}.")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InputError(f"config.objective.steps must be a whole number of at least 1, got {steps!r}.")
+    return threats.parse(threat)
+
+
+def _check(**weights: Scalar) -> None:
+    for name, value in weights.items():
+        number = as_number(value)
+        if number is None or not 0 <= number < math.inf:
+            raise InputError(f"config.objective.{name} must be a number of at least 0, got {value!r}.")
 
 
 TABLE: dict[str, Callable[..., Objective]] = {"madry": madry, "trades": trades, "rat": rat, "rat_released": rat_released}

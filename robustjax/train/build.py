@@ -12,7 +12,7 @@ from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import adversarial, augmented, objectives, pretrained, schedules, settings, state, step
+from robustjax.train import adversarial, augmented, objectives, schedules, settings, state, step
 
 
 class Experiment(NamedTuple):
@@ -60,8 +60,6 @@ def build(config: dict) -> Experiment:
     description = _model(dataset, train_ids, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"], remat=config["remat"])
     evaluate = _split_model(description, dtype="float32")[0] if config["remat"] or config["compute_dtype"] != "float32" else apply
-    if config["init"]:
-        params, batch_stats = pretrained.load(config["init"], params, batch_stats)
     objective = _objective(config, params)
     awp = config["awp"]
     one_device = step.make_step(
@@ -70,6 +68,7 @@ def build(config: dict) -> Experiment:
         objective,
         optimizer,
         num_classes=dataset.num_classes,
+        attacked=evaluate,
         average=schedules.averaging(optimizer_settings, steps_per_epoch=order.steps_per_epoch),
         awp=step.WeightPerturbation(awp["gamma"], round(awp["warmup_epochs"] * order.steps_per_epoch), awp["loss"] == "full"),
     )

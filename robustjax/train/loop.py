@@ -15,7 +15,7 @@ from robustjax.core import parallel
 from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
-from robustjax.train import augmented, feed, guard, select, state
+from robustjax.train import augmented, feed, guard, pretrained, select, state
 from robustjax.train.build import Experiment, build, initial_state
 
 
@@ -26,6 +26,7 @@ class Summary(NamedTuple):
     best_step: int
     validation_accuracy: float
     seconds: float
+    selected_by: str  # what accuracy that is, and the best step's: 'accuracy', or 'accuracy under PGD-20'
 
 
 def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
@@ -37,7 +38,7 @@ def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
         quiet: no progress line.
 
     Returns:
-        The best step by validation accuracy, and that accuracy.
+        The best step by validation accuracy (under attack, where the configuration selects so), and that accuracy.
 
     Raises:
         InputError: for anything a user can mend; nothing that was already computed is lost.
@@ -81,6 +82,9 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
     """
     fresh = initial_state(experiment)
     damaged = False
+    if not checkpoints.steps() and experiment.config["init"]:
+        params, batch_stats = pretrained.load(experiment.config["init"], experiment.params, experiment.batch_stats)
+        return initial_state(experiment._replace(params=params, batch_stats=batch_stats))
     for at in reversed(checkpoints.steps()):
         try:
             restored, _ = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
@@ -126,7 +130,9 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
     checkpoints.wait()
     best, accuracy = checkpoints.best()
     records = log.read_lines(workdir / "log.jsonl")
-    summary = Summary(done, best, accuracy, sum(record["time"]["seconds"] for record in records))
+    attack = config["selection"]["attack"]
+    selected_by = f"accuracy under PGD-{attack['steps']}" if attack else "accuracy"
+    summary = Summary(done, best, accuracy, sum(record["time"]["seconds"] for record in records), selected_by)
     if not (workdir / "training.json").exists():
         results.write_json(workdir / "training.json", {**summary._asdict(), "environment": results.environment()})
     return summary

@@ -16,7 +16,8 @@ from robustjax.core.types import Keys
 class Network(NamedTuple):
     """The network of a step."""
 
-    apply: Callable  # see models.functional
+    apply: Callable  # in training, see models.functional
+    attacked: Callable  # what attacks see: the same, in float32 and without rematerialisation
     axis_name: str | None
 
     def train(self, params: dict, batch_stats: dict, images: Array, keys: Keys) -> tuple[Any, dict]:
@@ -30,7 +31,8 @@ class Given(NamedTuple):
     images: Float[Array, "b h w c"]
     targets: Float[Array, "b k"]
     labels: Int[Array, " b"]
-    keys: Keys  # one an example
+    keys: Keys  # one an example: of the network
+    attack_keys: Keys  # and of the attack on it
     key: Key[Array, ""]  # of the step, the same on all devices
 
 

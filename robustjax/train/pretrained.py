@@ -29,7 +29,7 @@ def load(workdir: str | Path, params: dict, batch_stats: dict) -> tuple[dict, di
     wanted = {"params": params, "batch_stats": batch_stats}
     for kind, arrays in wanted.items():
         stored = found[kind] or {}
-        wrong = sorted(n for n in arrays.keys() | stored.keys() if jnp.shape(arrays.get(n)) != jnp.shape(stored.get(n)) or n not in stored)
+        wrong = sorted(n for n in arrays.keys() | stored.keys() if n not in stored or n not in arrays or arrays[n].shape != stored[n].shape)
         if wrong:
             raise InputError(
                 f"config.init = {str(workdir)!r} holds another network than config.model: {len(wrong)} {kind} differ, first {wrong[0]!r}; "

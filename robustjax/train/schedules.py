@@ -88,14 +88,17 @@ def averaging(settings: dict, *, steps_per_epoch: int) -> Callable | None:
     if not decay and not first:
         return None
 
-    def average(step, averaged, current):
-        if decay:
-            share = 1 - decay
-        else:
-            epoch = (step + 1) // steps_per_epoch
-            ends = (step + 1) % steps_per_epoch == 0
-            count = jnp.maximum(epoch - first + 1, 1).astype(jnp.float32)
-            share = jnp.where(epoch < first, 1.0, jnp.where(ends, 1 / count, 0.0))
-        return jax.tree.map(lambda old, new: old + share * (new - old), averaged, current)
+    def exponential(step, averaged, current):
+        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, averaged, current)
 
-    return average
+    def stochastic(step, averaged, current):
+        epoch, ends = (step + 1) // steps_per_epoch, (step + 1) % steps_per_epoch == 0
+        count = jnp.maximum(epoch - first + 1, 1)
+
+        def mean(old, new):
+            moved = old + (new - old) / count.astype(new.dtype)
+            return jnp.where(epoch < first, new, jnp.where(ends, moved, old))
+
+        return jax.tree.map(mean, averaged, current)
+
+    return exponential if decay else stochastic

@@ -133,6 +133,10 @@ def check(config: Mapping) -> dict:
         raise InputError(
             f"config.optimizer.swa_epoch = {checked['optimizer']['swa_epoch']} lies behind the last of the {checked['epochs']} epochs."
         )
+    if checked["awp"]["gamma"] and checked["awp"]["warmup_epochs"] >= checked["epochs"]:
+        raise InputError(
+            f"config.awp.warmup_epochs = {checked['awp']['warmup_epochs']:g} leaves none of the {checked['epochs']} epochs to the perturbation."
+        )
     if checked["selection"]["attack"]:
         checked["selection"]["attack"] = _attack(checked["selection"]["attack"], "selection.attack")
         if checked["selection"]["data"] != "clean":

@@ -37,6 +37,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     num_classes: int,
+    attacked: Callable | None = None,
     average: Callable | None = None,
     awp: WeightPerturbation = WeightPerturbation(),  # noqa: B008  (immutable)
 ) -> Callable:
@@ -51,10 +52,11 @@ def make_step(
         objective: see train.objectives.
         optimizer: see train.schedules.
         num_classes: width of the targets.
+        attacked: what attacks see of the model; None for `apply`.
         average: (step, averaged, current) -> averaged weights, see schedules.averaging; None for none.
         awp: adversarial weight perturbation.
     """
-    network = Network(apply, AXIS)
+    network = Network(apply, attacked or apply, AXIS)
 
     def gradient(loss: Callable[..., Loss], params: dict, *rest) -> tuple[Loss, dict]:
         def value(params):
@@ -71,12 +73,12 @@ def make_step(
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
         images, targets = augment(augment_keys, images, targets)
-        given = Given(images, targets, batch.labels, model_keys, jax.random.fold_in(step_key, _WEIGHTS))
+        given = Given(images, targets, batch.labels, model_keys, rng.stream(keys, 2), jax.random.fold_in(step_key, _WEIGHTS))
         prepared = jax.lax.stop_gradient(objective.prepare(network, state.params, state.batch_stats, given))
         rest = (state.batch_stats, given, prepared)
 
         at = state.params
-        if awp.gamma:
+        if awp.gamma:  # during the warm-up too, where it comes to nothing: one program serves all steps
             _, upwards = gradient(objective.loss if awp.full else objective.ascent, at, *rest)
             gamma = jnp.where(state.step < awp.warmup_steps, 0.0, awp.gamma)
             at = losses.adversarial_weight_perturbation(at, upwards, gamma=gamma)

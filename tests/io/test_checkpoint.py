@@ -28,6 +28,14 @@ def saved(tmp_path):
     checkpoints.close()
 
 
+def test_states_of_older_versions_may_lack_what_is_empty(saved):
+    # Kills: a good checkpoint taken for a damaged one, because an empty dict was added to the state since.
+    like = jax.eval_shape(lambda: {**state(0.0), "sums": {"terms": {}}})
+    restored, _ = saved.restore(5, like=like)
+    assert jax.tree.structure(restored) == jax.tree.structure(like)
+    np.testing.assert_array_equal(restored["params"]["conv.kernel"], 5.0)
+
+
 def test_the_best_and_the_last_two_are_kept(saved, tmp_path):
     # Kills: keeping the last ones only; forgetting the metrics when another process opens the folder.
     assert saved.steps() == [2, 4, 5] and saved.best()[0] == 2

@@ -27,8 +27,9 @@ def small():
     images = rng.uniform(size=(ROWS, *SHAPE)).astype(np.float32)
     moved = np.clip(images + rng.uniform(-0.1, 0.1, images.shape), 0, 1).astype(np.float32)
     noise = {name: 0.1 * rng.normal(size=value.shape).astype(np.float32) for name, value in params.items()}
-    given = Given(jnp.asarray(images), jax.nn.one_hot(labels, CLASSES), labels, keys, jax.random.key(1))
-    return Network(apply, None), params, stats, given, {"images": jnp.asarray(moved), "noise": [noise]}
+    attack_keys = example_keys(jax.random.key(2), jnp.arange(ROWS))
+    given = Given(jnp.asarray(images), jax.nn.one_hot(labels, CLASSES), labels, keys, attack_keys, jax.random.key(1))
+    return Network(apply, apply, None), params, stats, given, {"images": jnp.asarray(moved), "noise": [noise]}
 
 
 def loss_of(objective, small, kind="loss"):
@@ -131,7 +132,10 @@ def test_part_of_the_batch_and_several_draws(small):
     noise = [prepared["noise"][0], jax.tree.map(jnp.negative, jax.tree.map(jnp.sin, prepared["noise"][0]))]
 
     def terms(objective, rows=slice(None), noise=noise):
-        part = Given(*(jax.random.clone(leaf)[rows] if leaf is given.keys else leaf[rows] for leaf in given[:4]), given.key)
+        part = Given(
+            *(jax.random.clone(leaf)[rows] if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf[rows] for leaf in given[:5]),
+            given.key,
+        )
         some = {"images": prepared["images"][rows], "noise": noise}
         return jax.jit(lambda w: objective.loss(network, w, stats, part, some).terms)(params)
 
@@ -151,7 +155,7 @@ def test_attacked_is_the_network_with_this_steps_noise(small):
     network, params, stats, given, _ = small
 
     def again():
-        return given._replace(keys=jax.random.clone(given.keys), key=jax.random.clone(given.key))
+        return given._replace(attack_keys=jax.random.clone(given.attack_keys), key=jax.random.clone(given.key))
 
     found = jax.jit(adversarial.rat(**QUICK, sigma=0.5, draws=2).prepare, static_argnums=0)(network, params, stats, again())
     noise = found["noise"]
@@ -196,16 +200,16 @@ def test_weight_perturbation_in_a_step():
     plain, warm, found = after(), after(gamma=0.3, warmup_steps=1), after(gamma=0.3)
     close(warm.params, plain.params)
     step_key = jax.random.fold_in(jax.random.key(0), 0)
-    keys = jax.vmap(jax.random.fold_in, (0, None))(example_keys(step_key, ids), 1)
+    streams = [jax.vmap(jax.random.fold_in, (0, None))(example_keys(step_key, ids), i) for i in (1, 2)]
     labels = jnp.asarray(source.labels)[ids]
     given = Given(
         jnp.asarray(source.images)[ids].astype(jnp.float32) / 255,
         jax.nn.one_hot(labels, 3),
         labels,
-        keys,
+        *streams,
         jax.random.fold_in(step_key, 2**32 - 1),
     )
-    network, params, stats = Network(apply, None), experiment.params, experiment.batch_stats
+    network, params, stats = Network(apply, apply, None), experiment.params, experiment.batch_stats
 
     @jax.jit
     def by_hand(params):
@@ -249,6 +253,11 @@ def test_fresh_state_holds_the_sums_of_the_terms():
     ("objective", "message"),
     [
         ({"name": "rat", "order": 0}, "order must be 1 or 2"),
+        ({"name": "rat", "order": 2.0}, "order must be 1 or 2"),
+        ({"name": "rat", "eta": "0.2"}, "objective.eta must be a number of at least 0"),
+        ({"name": "trades", "beta": -6.0}, "objective.beta must be a number of at least 0"),
+        ({"name": "trades", "steps": 0}, "objective.steps must be a whole number of at least 1"),
+        ({"name": "rat_released", "confusion": "a"}, r"objective.confusion must be a number in \[0, 1\]"),
         ({"name": "rat", "draws": 0}, "draws must be a whole number of at least 1"),
         ({"name": "rat", "taylor_fraction": 0.0}, r"taylor_fraction must lie in \(0, 1\]"),
         ({"name": "rat", "reading": "kl_logit"}, "unknown reading of the Taylor terms 'kl_logit'; did you mean 'kl_logits'"),
@@ -277,7 +286,7 @@ def test_objectives_that_cannot_be_are_refused_in_one_line(objective, message):
             {"selection": {"data": "clean", "attack": {"norm": "linf", "eps": 8.0, "step_size": 2.0, "steps": 1}}},
             "selection.attack.eps is in units",
         ),
-        ({"loss": "cross_entropy", "init": "/nowhere"}, "no checkpoints in /nowhere"),
+        ({"awp": {"gamma": 0.1, "warmup_epochs": 2.0, "loss": "base"}}, "warmup_epochs = 2 leaves none of the 2 epochs"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_in_one_line(changes, message):

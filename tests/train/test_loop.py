@@ -144,3 +144,16 @@ def test_longer_runs_compile_no_more_programs(tmp_path):
 
     programs(1)  # compiles what all runs of a process share
     assert programs(2) == programs(5) > 0
+
+
+def test_a_run_may_begin_with_another_ones_weights(finished, tmp_path):
+    # Kills: the last weights for the best; random ones; weights read again, and needed, when the run is taken up.
+    source, summary = finished
+    config = tiny.config(epochs=1, init=str(source), optimizer__lr=1e-30, optimizer__weight_decay=0.0)
+    loop.train(config, tmp_path / "run", quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "run", 4)["params"], final(source, summary.best_step)["params"])
+    assert loop.train({**config, "epochs": 1}, tmp_path / "run", quiet=True).step == 4
+    with pytest.raises(InputError, match="holds another network than config.model: .* params differ, first 'blocks.0"):
+        loop.train(tiny.config(epochs=1, init=str(source), model__options={"width": 8}), tmp_path / "wide", quiet=True)
+    with pytest.raises(InputError, match="no checkpoints in"):
+        loop.train(tiny.config(epochs=1, init=str(tmp_path / "nowhere")), tmp_path / "lost", quiet=True)
