@@ -4,6 +4,7 @@ Runs of one configuration that differ in their seed are one row, over all of who
 that were given one label. `flatness`, `thickness` and `curvature` gather numbers as a JSON-like dict, the functions in DRAW draw it.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -284,7 +285,8 @@ def _draw_curvature(made: dict):
 def finish(drawn, axis, what: str, made: dict, *, grid: str = "y") -> None:
     """Gives a picture its title and its axis the look that they all have."""
     notes = dict.fromkeys(note for row in made["rows"] for note in row["notes"])
-    drawn.suptitle("\n".join([what, "; ".join([made["data"], *notes])]), fontsize=9.5)
+    lines = textwrap.wrap(what, int(13.5 * drawn.get_figwidth()))
+    drawn.suptitle("\n".join([*lines, "; ".join([made["data"], *notes])]), fontsize=9.5)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis=grid, alpha=0.3)
     axis.set_axisbelow(True)

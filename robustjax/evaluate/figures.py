@@ -3,6 +3,13 @@
 landscape    the loss around test images, over pixels                RAT, figure 2
 weights      the loss around the weights                             (its counterpart in the space of weights)
 boundary     probabilities on two spirals, trained in four ways      ESP, figure 1; SPIDER, figure 1
+flatness     the loss by distance from the weights                   SPIDER, figure 2
+thickness    boundary thickness over test images
+curvature    curvature over test images                              discriminative loss, figure 10
+retained     accuracy under noise where curvature is low             discriminative loss, figure 8
+groups       curvature by the predictions that are right in noise    discriminative loss, figure 9
+surface      the negative loss around a test image                   discriminative loss, figure 11
+tsne         features of clean and noisy images in the plane         discriminative loss, figures 1, 12, 13
 """
 
 import json
@@ -16,7 +23,7 @@ import numpy as np
 
 from robustjax.core import registry, threats
 from robustjax.core.check import InputError
-from robustjax.evaluate import boundary, distributions, surfaces
+from robustjax.evaluate import boundary, distributions, embedding, noisy, noisy_plots, surfaces
 from robustjax.io import results
 
 FIGURES = {
@@ -26,6 +33,10 @@ FIGURES = {
     "flatness": distributions.flatness,
     "thickness": distributions.thickness,
     "curvature": distributions.curvature,
+    "retained": noisy.retained,
+    "groups": noisy.groups,
+    "surface": noisy.surface,
+    "tsne": embedding.tsne,
 }
 SUFFIXES = (".png", ".pdf", ".svg")
 SURFACE, AREAS = "viridis", "PuOr_r"  # told apart by everyone who does not see red and green alike
@@ -91,7 +102,7 @@ def write(made: dict, path: str | Path) -> list[Path]:
     drawn = figure(made)
     with results.writing(path):
         drawn.savefig(path, dpi=150)
-        if path.suffix == ".png" and made["figure"] not in ("landscape", "weights"):
+        if path.suffix == ".png" and made["figure"] not in ("landscape", "weights", "surface"):
             _with_palette(path)
     plt.close(drawn)
     return [path, beside]
@@ -108,8 +119,8 @@ def _with_palette(path: Path) -> None:
 
 def figure(made: dict):
     """Draws what `numbers` gave and returns the figure of matplotlib."""
-    draw = {"landscape": _landscape, "weights": _weights, "boundary": _boundary, **distributions.DRAW}
-    return draw[made["figure"]](made)
+    draw = {"landscape": _landscape, "weights": _weights, "surface": _around_image, "boundary": _boundary}
+    return (draw | distributions.DRAW | noisy_plots.DRAW)[made["figure"]](made)
 
 
 def _landscape(made: dict):
@@ -143,23 +154,42 @@ def _landscape(made: dict):
 
 def _weights(made: dict):
     """A panel for each network; one z axis for all."""
+    loss = np.array([row["loss_nats"] for row in made["rows"]])
+    what = f"Mean cross-entropy of {made['examples']} test images around the weights, along two random directions"
+    unit = "filter norms" if made["scaling"] == "filter" else "$L_2$, all weights"
+    return _panels(made, what, loss, (f"first direction ({unit})", f"second direction ({unit})", "loss (nats)"))
+
+
+def _around_image(made: dict):
+    """A panel for each network, the image above them; one z axis for all."""
+    loss = np.array([row["negative_loss_nats"] for row in made["rows"]])
+    image = made["image"]
+    what = f"Negative cross-entropy around test image {image['id']}, class {image['label']}"
+    units = ("along the gradient ($L_2$)", "orthogonal, random ($L_2$)", "negative loss (nats)")
+    return _panels(made, what, loss, units, np.array(image["pixels"], np.uint8))
+
+
+def _panels(made: dict, what: str, loss: np.ndarray, axes: tuple[str, str, str], image: np.ndarray | None = None):
+    """Draws loss [row, p, q], with the names of its axes."""
     import matplotlib.pyplot as plt
 
     rows = made["rows"]
-    loss = np.array([row["loss_nats"] for row in rows])
-    wide, high = 3.4, 3.0
+    wide, high, side = 3.4, 3.0, 0.0 if image is None else 0.7
     drawn = plt.figure(figsize=(max(wide * len(rows), 4.5) + 0.4, 1))
-    what = f"Mean cross-entropy of {made['examples']} test images around the weights, along two random directions"
-    top = _title(drawn, what, made) + 0.3
+    above = _title(drawn, what, made)
+    top = above + side + 0.3
     size = _resize(drawn, top + high + 0.35)
-    unit = "filter norms" if made["scaling"] == "filter" else "$L_2$, all weights"
+    if image is not None:
+        axis = drawn.add_axes(_box(size, (size[0] - side) / 2, above, side, side))
+        axis.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_axis_off()
     for i, row in enumerate(rows):
         x = (size[0] - wide * len(rows)) / 2 + wide * i
         panel = _panel(drawn, _box(size, x, top, wide, high))
-        _surface(panel, np.array(made["sizes"]), loss[i], (loss.min(), loss.max()))
-        panel.set_xlabel(f"first direction ({unit})", fontsize=7.5, labelpad=-5)
-        panel.set_ylabel(f"second direction ({unit})", fontsize=7.5, labelpad=-5)
-        panel.set_zlabel("loss (nats)", fontsize=7.5, labelpad=-3)
+        _surface(panel, np.array(made["sizes"]), loss[i], (loss.min(), max(loss.max(), 0.0)))
+        panel.set_xlabel(axes[0], fontsize=7.5, labelpad=-5)
+        panel.set_ylabel(axes[1], fontsize=7.5, labelpad=-5)
+        panel.set_zlabel(axes[2], fontsize=7.5, labelpad=-3)
         drawn.text((x + wide / 2) / size[0], 1 - top / size[1], textwrap.fill(row["label"], 40), ha="center", va="center", fontsize=9.5)
     return drawn
 
