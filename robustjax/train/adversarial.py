@@ -19,10 +19,13 @@ from robustjax.core.check import InputError, as_number
 from robustjax.core.types import Scalar, ThreatModel
 from robustjax.train.objectives import Given, Loss, Network, Objective
 
+Setting = Any
+"""A value from a configuration, of whatever kind: checked here, and refused in one line."""
+
 START = 0.001  # standard deviation of the noise that TRADES's inner maximisation begins with, in units of [0, 1] pixels
 
 
-def madry(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int = 10) -> Objective:
+def madry(*, threat: str = "linf:8/255", step_size: Setting = 2 / 255, steps: Setting = 10) -> Objective:
     """Cross-entropy on adversarial images alone: Madry et al., ICLR 2018, Eq. 2.1; PGD on cross-entropy from a random start.
 
     One forward pass in training mode, on x', which updates the statistics. The training accuracy that is logged is that on x'.
@@ -46,7 +49,7 @@ def madry(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int
     return Objective(prepare, loss, loss)
 
 
-def trades(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: int = 10, beta: Scalar = 6.0) -> Objective:
+def trades(*, threat: str = "linf:8/255", step_size: Setting = 2 / 255, steps: Setting = 10, beta: Setting = 6.0) -> Objective:
     """CE(f(x), y) + beta KL(f(x) || f(x')): Zhang et al., ICML 2019, Eq. 5, with beta = 1 / lambda.
 
     x' climbs the same KL from x + 0.001 N(0, I). Two forward passes in training mode update the statistics, first x, then x' (both with
@@ -65,16 +68,16 @@ def trades(*, threat: str = "linf:8/255", step_size: Scalar = 2 / 255, steps: in
 def rat(
     *,
     threat: str = "linf:8/255",
-    step_size: Scalar = 2 / 255,
-    steps: int = 10,
-    beta: Scalar = 6.0,
-    order: int = 2,
-    eta: Scalar = 0.2,
-    sigma: Scalar = 0.01,
+    step_size: Setting = 2 / 255,
+    steps: Setting = 10,
+    beta: Setting = 6.0,
+    order: Setting = 2,
+    eta: Setting = 0.2,
+    sigma: Setting = 0.01,
     groups: Sequence[str] = (),
-    draws: int = 1,
+    draws: Setting = 1,
     reading: str = "kl_logits",
-    taylor_fraction: Scalar = 1.0,
+    taylor_fraction: Setting = 1.0,
 ) -> Objective:
     """TRADES with the Taylor terms of randomised weights: "Randomized Adversarial Training via Taylor Expansion", Algorithm 1.
 
@@ -115,14 +118,14 @@ def rat(
 def _expanded(
     *,
     threat: str,
-    step_size: Scalar,
-    steps: int,
-    beta: Scalar,
+    step_size: Setting,
+    steps: Setting,
+    beta: Setting,
     order: int,
     etas: tuple[Scalar, Scalar],
     sigma: Scalar,
     groups: tuple[str, ...] = (),
-    draws: int = 1,
+    draws: Setting = 1,
     reading: str = "kl_logits",
     fraction: Scalar = 1.0,
 ) -> Objective:
@@ -200,12 +203,12 @@ def inner_maximum(network: Network, params: dict, batch_stats: dict, given: Give
 def rat_released(
     *,
     threat: str = "linf:8/255",
-    step_size: Scalar = 2 / 255,
-    steps: int = 10,
-    beta: Scalar = 6.0,
-    alpha: Scalar = 0.2,
-    confusion: Scalar = 0.8,
-    sigma: Scalar = 1e-4,
+    step_size: Setting = 2 / 255,
+    steps: Setting = 10,
+    beta: Setting = 6.0,
+    alpha: Setting = 0.2,
+    confusion: Setting = 0.8,
+    sigma: Setting = 1e-4,
 ) -> Objective:
     """What the paper's released code trains in place of Algorithm 1's Taylor terms; see losses.heuristic.
 
@@ -253,7 +256,7 @@ def rat_released(
     return Objective(prepare, loss, functools.partial(loss, alpha=0.0), ("cross_entropy", "kl", "first", "second"))
 
 
-def _ball(threat: str, *, step_size: Scalar, steps: int) -> ThreatModel:
+def _ball(threat: str, *, step_size: Setting, steps: Setting) -> ThreatModel:
     """Returns the threat model of the attack in training, after checking its options, before anything is traced."""
     if not 0 < (as_number(step_size) or 0) < math.inf:
         raise InputError(f"config.objective.step_size must be a number above 0, in units of [0, 1] pixels, got {step_size!r}.")
@@ -262,7 +265,7 @@ def _ball(threat: str, *, step_size: Scalar, steps: int) -> ThreatModel:
     return threats.parse(threat)
 
 
-def _check(**weights: Scalar) -> None:
+def _check(**weights: Setting) -> None:
     for name, value in weights.items():
         number = as_number(value)
         if number is None or not 0 <= number < math.inf:

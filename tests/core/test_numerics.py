@@ -163,6 +163,7 @@ def test_kl_and_its_gradient_keep_their_digits_in_float32(scale):
     p = (2 * rng.normal(size=(4, 10))).astype(np.float32)
     q = (p + scale * rng.normal(size=p.shape)).astype(np.float32)
 
+    @jax.jit
     def both(p, q):
         return numerics.kl_p_from_logits(p, q), *jax.grad(lambda p, q: numerics.kl_p_from_logits(p, q).sum(), (0, 1))(p, q)
 
@@ -182,6 +183,7 @@ def test_entropy_and_its_gradient_keep_their_digits_in_float32(scale):
     # Kills: log k less a rounding for a tiny gradient; 1 - 1 for a nearly one-hot row.
     logits = (scale * np.random.default_rng(0).normal(size=(4, 5))).astype(np.float32)
 
+    @jax.jit
     def both(x):
         return numerics.entropy_from_logits(x), jax.grad(lambda x: numerics.entropy_from_logits(x).sum())(x)
 

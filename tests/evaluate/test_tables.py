@@ -143,7 +143,7 @@ def test_rows_say_how_a_run_was_trained(tmp_path):
     assert [(row["method"], row["label"]) for row in made["rows"]] == [
         ("trades", "TRADES, best checkpoint"),
         ("rat_1", "RAT 1st (eta 0.3), best checkpoint"),
-        ("rat_2", "RAT 1st + 2nd (eta 0.2) on 50 % of the batch, best checkpoint"),
+        ("rat_2_otherwise", "RAT 1st + 2nd (eta 0.2), taylor fraction 0.5, best checkpoint"),
         ("rat_released", "RAT's released heuristic, best checkpoint"),
         ("madry_awp", "adversarial training + AWP + SWA, best checkpoint"),
         ("trades", "TRADES, last checkpoint"),

@@ -58,8 +58,7 @@ def test_derivatives(act, dtype):
                     close(part, data[f"{act}.{case}.{view}.{name}"], dtype)
 
 
-@PRECISION
-@ACT
+@pytest.mark.parametrize(("act", "dtype"), [(act, np.float64) for act in mlp.ACTIVATIONS] + [("tanh", np.float32)])
 def test_readings_and_gradients(act, dtype):
     # Kills: adversarial view first; a gradient stopped in either view; KL that loses its digits at 1e-8; half inside by default.
     data = load()

@@ -28,6 +28,12 @@ def close(found, wanted):
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
 
 
+@functools.cache
+def network_of(act):
+    """Returns one and the same function for each activation, so that radii and steps share compiled programs."""
+    return functools.partial(mlp.logits, act=act)
+
+
 def total(w, x, x_adv, y, act):
     clean, adversarial = (mlp.logits(w, view, act=act) for view in (x, x_adv))
     return jnp.mean(losses.cross_entropy(clean, y)) + 6 * jnp.mean(losses.trades_regularizer(clean, adversarial))
@@ -46,10 +52,10 @@ def test_inner_points_and_gradients(act, case):
         eps = float(data[f"inner.{act}.{case}.epsilon"])
         norm = "linf" if "inf" in case else "l2"
         step = float(data[f"inner.{act}.{case}.step"]) if norm == "linf" else 2 * eps / 10
-        network = jax.tree_util.Partial(functools.partial(mlp.logits, act=act), w)
+        network = jax.tree_util.Partial(network_of(act), w)
         found = attacks.pgd(None, network, x, y, ThreatModel(norm, eps), steps=10, step_size=step, objective="kl", start=start)
         close(found, data[f"inner.{act}.{case}.x_adv"].transpose(0, 2, 3, 1))
-        value, grads = jax.value_and_grad(total)(w, x, found, y, act)
+        value, grads = jax.jit(jax.value_and_grad(total), static_argnames="act")(w, x, found, y, act=act)
         close(value, data[f"inner.{act}.{case}.loss_total_beta6"])
         for stored, name in LAYERS.items():
             close(grads[name], data[f"inner.{act}.{case}.dloss_d{stored}"])
@@ -71,10 +77,11 @@ def test_weight_perturbation_and_the_step_from_it(act, case):
                 return jnp.mean(losses.cross_entropy(mlp.logits(w, x_adv, act=act), y))
             return total(w, x, x_adv, y, act)
 
-        value, grads = jax.value_and_grad(loss)(w)
+        both = jax.jit(jax.value_and_grad(loss))
+        value, grads = both(w)
         close(value, data[f"{prefix}.loss_at_w"])
         moved = losses.adversarial_weight_perturbation(w, grads, gamma=float(data[f"{prefix}.gamma"]))
-        value, at_moved = jax.value_and_grad(loss)(moved)
+        value, at_moved = both(moved)
         close(value, data[f"{prefix}.loss_at_perturbed"])
         optimizer = optax.chain(optax.add_decayed_weights(5e-4), optax.sgd(0.1, momentum=0.9))
         updates, _ = optimizer.update(at_moved, optimizer.init(moved), moved)
@@ -104,7 +111,7 @@ def test_released_heuristic(case):
             kept = (1 - alpha) * jnp.mean(losses.cross_entropy(clean, y)) + beta * jnp.mean(losses.trades_regularizer(clean, fooled))
             return kept + alpha * jnp.mean(first) + alpha / 2 * jnp.mean(second), (first, second, gradients)
 
-        (value, (first, second, (clean, fooled))), grads = jax.value_and_grad(loss, has_aux=True)(w)
+        (value, (first, second, (clean, fooled))), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(w)
         close(value, data[f"{prefix}.loss"])
         close(jnp.mean(first), data[f"{prefix}.first_loss"])
         close(jnp.mean(second), data[f"{prefix}.second_loss"])

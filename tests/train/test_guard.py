@@ -65,7 +65,7 @@ def test_weights_broken_by_an_epoch_s_last_update_are_not_saved(tmp_path, monkey
 
         def broken_later(params, batch_stats):
             calls.append(1)
-            return (0.0, math.inf) if len(calls) == 2 else validate(params, batch_stats)
+            return select.Validation(0.0, math.inf) if len(calls) == 2 else validate(params, batch_stats)
 
         return broken_later
 
