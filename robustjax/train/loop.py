@@ -82,9 +82,6 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
     """
     fresh = initial_state(experiment)
     damaged = False
-    if not checkpoints.steps() and experiment.config["init"]:
-        params, batch_stats = pretrained.load(experiment.config["init"], experiment.params, experiment.batch_stats)
-        return initial_state(experiment._replace(params=params, batch_stats=batch_stats))
     for at in reversed(checkpoints.steps()):
         try:
             restored, _ = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
@@ -95,6 +92,9 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
             damaged = True
     if damaged:
         log.say("warning: none of the checkpoints could be read; training starts anew.")
+    if experiment.config["init"]:
+        params, batch_stats = pretrained.load(experiment.config["init"], experiment.params, experiment.batch_stats)
+        return initial_state(experiment._replace(params=params, batch_stats=batch_stats))
     return fresh
 
 

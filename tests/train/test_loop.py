@@ -147,12 +147,18 @@ def test_longer_runs_compile_no_more_programs(tmp_path):
 
 
 def test_a_run_may_begin_with_another_ones_weights(finished, tmp_path):
-    # Kills: the last weights for the best; random ones; weights read again, and needed, when the run is taken up.
+    # Kills: the last weights for the best; random ones, also where every checkpoint was damaged; weights read again when a run is taken up.
     source, summary = finished
     config = tiny.config(epochs=1, init=str(source), optimizer__lr=1e-30, optimizer__weight_decay=0.0)
     loop.train(config, tmp_path / "run", quiet=True)
     jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "run", 4)["params"], final(source, summary.best_step)["params"])
-    assert loop.train({**config, "epochs": 1}, tmp_path / "run", quiet=True).step == 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.pretrained, "load", None)
+        assert loop.train(config, tmp_path / "run", quiet=True).step == 4
+    for file in (tmp_path / "run" / "checkpoints").rglob("d/*"):
+        file.unlink()
+    loop.train(config, tmp_path / "run", quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "run", 4)["params"], final(source, summary.best_step)["params"])
     with pytest.raises(InputError, match="holds another network than config.model: .* params differ, first 'blocks.0"):
         loop.train(tiny.config(epochs=1, init=str(source), model__options={"width": 8}), tmp_path / "wide", quiet=True)
     with pytest.raises(InputError, match="no checkpoints in"):
