@@ -9,7 +9,9 @@ without the pass that lets it, to show what an accelerator does. On two CPU core
 XLA compiles; --methods and --networks choose.
 """
 
+import concurrent.futures
 import json
+import os
 import shlex
 import sys
 import time
@@ -74,6 +76,12 @@ _NETWORKS = flags.DEFINE_list(
 _METHODS = flags.DEFINE_list("methods", list(METHODS), "Which methods, separated by commas; TRADES is always measured.")
 _STEPS = flags.DEFINE_integer("steps", 10, "Steps of the inner maximisation; K in the papers.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 0, "Images in a batch; default: the network's own, 128 or 32.", lower_bound=0)
+_WORKERS = flags.DEFINE_integer(
+    "compile_at_once",
+    0,
+    "Programs compiled at the same time; default: one where the step runs on the CPU, else one for two cores.",
+    lower_bound=0,
+)
 
 
 def configuration(network: str, method: Method) -> dict:
@@ -195,12 +203,23 @@ def turns(trades: Step, step: Step) -> dict:
     }
 
 
+def at_once() -> int:
+    """Returns how many programs are compiled at the same time."""
+    import jax
+
+    return _WORKERS.value or (1 if jax.default_backend() == "cpu" else max(1, (os.cpu_count() or 1) // 2))
+
+
 def measure(network: str, names: list[str]) -> Iterator[dict]:
     """Yields what a step of each method takes, beside TRADES: the same dict after each, with one method more."""
-    steps = {}
-    for name in names:
-        steps[name] = Step(network, METHODS[name])
-        print(f"{network}, {name}: compiled in {steps[name].compile_seconds:.0f} s", file=sys.stderr, flush=True)
+
+    def compiled(name: str) -> Step:
+        step = Step(network, METHODS[name])
+        print(f"{network}, {name}: compiled in {step.compile_seconds:.0f} s", file=sys.stderr, flush=True)
+        return step
+
+    with concurrent.futures.ThreadPoolExecutor(at_once()) as pool:
+        steps = dict(zip(names, pool.map(compiled, names), strict=True))
     peaks(steps)
     trades, rows = steps["trades"], []
     found = {
@@ -256,6 +275,7 @@ def main() -> None:
         "environment": results.environment(),
         "pgd_steps": _STEPS.value,
         "pairs": _PAIRS.value,
+        "compiled_at_once": at_once(),
         "size": SIZE,
         "paper": PAPER,
         "measured": [],
