@@ -18,6 +18,8 @@ QUICK_MODEL_OPTIONS = {
     "preact_resnet18": {"width": 8},
     "vgg16_bn": {"width": 8, "groups": (1, 1, 1)},
     "mobilenet_v2": {"width": 0.25, "blocks": (1, 1, 1, 1)},
+    "mobilenet_v3_small": {"width": 0.25, "blocks": (1, 1, 1)},
+    "mobilenet_v3_large": {"width": 0.25, "blocks": (1, 1, 1)},
 }
 
 
@@ -30,7 +32,7 @@ def base() -> ml_collections.ConfigDict:
     config.parallel = "shard_map"  # or 'pmap': the same step, the same numbers
     config.compute_dtype = "float32"  # of the network in training: or 'bfloat16'
     config.remat = False  # compute each block of the network again on the way back: less memory on accelerators, more time
-    config.init = ""  # folder of a finished run whose best weights to begin with; empty for random ones
+    config.init = ""  # whose weights to begin with: folder of a finished run (its best ones), or torch's file; empty for random ones
     config.steps_per_dispatch = 0  # 0: one on CPU, 50 elsewhere
     config.allow_slow = False  # go on without an accelerator even if it would take days
     config.quick = False
@@ -70,7 +72,8 @@ def base() -> ml_collections.ConfigDict:
     # reference: whose errors mCE is divided by; 'auto' (AlexNet for imagenet_c, else nobody), 'none' or a name. sensor: what the suite
     # 'sensor' measures, {item: {"name": corruption, option: value}}; empty for a standard set that goes with the size of the images.
     # attacks: by PGD, see `attack`. autoattack: threats such as 'linf:8/255' (none: those of the attacks) and the version. geometry: other
-    # settings of thickness, flatness and curvature than robustjax.evaluate.suites.GEOMETRY, {'thickness': {'class_i': 'label'}}.
+    # settings of thickness, flatness and curvature than robustjax.evaluate.suites.GEOMETRY, {'thickness': {'class_i': 'label'}}. noise: other
+    # levels than the paper's for the data, {'gaussian': (0.03, 0.06), 'uniform': (), 'repeats': 5}, see suites.noise_settings.
     config.evaluation = ml_collections.ConfigDict(
         {
             "batch_size": 500,
@@ -80,6 +83,7 @@ def base() -> ml_collections.ConfigDict:
             "attacks": {},
             "autoattack": {"threats": (), "version": "standard"},
             "geometry": {},
+            "noise": {},
         }
     )
     return config

@@ -6,6 +6,7 @@ python launch/evaluate.py --workdir=runs/spider --suite=corruptions --corrupted_
 python launch/evaluate.py --workdir=runs/spider --suite=autoattack --threat=linf:8/255 --limit=1000
 python launch/evaluate.py --workdir=runs/spider --suite=transfer --surrogate=runs/baseline
 python launch/evaluate.py --workdir=runs/spider --suite=clean --curve=linf:0,2/255,4/255,6/255,8/255
+python launch/evaluate.py --workdir=runs/spider --suite=noise --noise=gaussian=2/255,4/255,8/255 --noise=uniform=0.06
 python launch/evaluate.py --workdir=runs/spider --suite=thickness,flatness,curvature --geometry=flatness.radii=30,32.5,35
 """
 
@@ -20,7 +21,7 @@ _SUITE = flags.DEFINE_string(
     "suite",
     "full",
     "What to measure: clean, corruptions, cbar, mnist_c, sensor, pgd, cw, attacks (pgd and cw), autoattack, transfer, thickness, "
-    "flatness, curvature, full (corruptions and pgd), or several: a,b.",
+    "flatness, curvature, noise, full (corruptions and pgd), or several: a,b.",
 )
 _CHECKPOINT = flags.DEFINE_list("checkpoint", ["best"], "'best' (by validation), 'last' or a step; or several, a row each: best,last.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Where the data lie, if not where they lay in training.")
@@ -50,8 +51,14 @@ _GEOMETRY = flags.DEFINE_multi_string(
     "weights; flatness.filter_radii: in filter-normalised directions), thickness.class_i=label, flatness.images=10000; may be given "
     "several times. Default: the run's own.",
 )
+_NOISE = flags.DEFINE_multi_string(
+    "noise",
+    [],
+    "Of noise: another setting: gaussian=2/255,4/255 (standard deviations), uniform=0.06 (amplitudes; nothing behind '=': none), repeats=5, "
+    "seed=1; may be given several times. Default: the run's own, else the levels of the discriminative-loss paper, 10 draws.",
+)
 _SAVE = flags.DEFINE_bool("save_adversarial", False, "Keep adversarial images in the npz files beside the results.")
-_RESTART = flags.DEFINE_bool("restart", False, "Begin attacks (and geometry) anew that were interrupted, in place of going on.")
+_RESTART = flags.DEFINE_bool("restart", False, "Begin attacks (geometry, noise) anew that were interrupted, in place of going on.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
 flags.mark_flag_as_required("workdir")
@@ -72,6 +79,7 @@ def main() -> None:
         "curves": _CURVE.value,
         "surrogates": _SURROGATE.value,
         "geometry_settings": _GEOMETRY.value,
+        "noise_settings": _NOISE.value,
         "save_adversarial": _SAVE.value,
         "restart": _RESTART.value,
     }

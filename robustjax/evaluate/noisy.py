@@ -1,11 +1,14 @@
-"""The numbers of figures of noisy test images and the curvature of the loss there, and of the loss around one image.
+"""Accuracy on noisy test images, and the numbers of figures of them, of the curvature of the loss there, and of the loss around one.
 
-Figures of the paper of the discriminative loss: 8 (`retained`), 9 (`groups`) and 11 (`surface`); see also embedding.py. Noise is
-Gaussian and clipped to [0, 1]; it is drawn from the seed, the number of the repeat and the example's id alone, so that every network
-sees the same noisy images.
+`measure` is of the suite 'noise' (Tables 1 and 2 of the paper of the discriminative loss); the figures are its 8 (`retained`), 9
+(`groups`) and 11 (`surface`); see also embedding.py. Noise is Gaussian or uniform and clipped to [0, 1]; it is drawn from the seed, the
+number of the repeat and the example's id alone, so that every network sees the same noisy images.
 """
 
-from collections.abc import Sequence
+import functools
+import json
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,20 +17,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from robustjax.augment.noise import gaussian_noise
-from robustjax.core import example_keys
+from robustjax.augment.noise import gaussian_noise, uniform_noise
+from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.core.numerics import image_norm, safe_divide
 from robustjax.data import Source, splits
-from robustjax.evaluate.attacked import Subject
+from robustjax.evaluate.attacked import Measured, Subject, Tell, peak_memory, taken_up
 from robustjax.evaluate.distributions import Row, described, gathered
 from robustjax.evaluate.load import Loaded, evaluation_data
+from robustjax.evaluate.states import StateFile
+from robustjax.evaluate.suites import Item
 from robustjax.evaluate.surfaces import at_least_one, axis_sizes, begun, image_loss, listed, networks, rounded
 from robustjax.io import results
 from robustjax.metrics.curvature import loss_gradient
 from robustjax.metrics.sweeps import over_points
 
 NOISE, NOISE_OF = 0.06, {"svhn_cropped": 0.15}  # the paper's, for CIFAR-10 and SVHN
+LEVELS = {"gaussian": "standard deviation", "uniform": "amplitude"}
+
+
+class Noise(NamedTuple):
+    """What is added to images."""
+
+    kind: str  # a key of LEVELS
+    level: float  # in units of [0, 1] pixels
 
 
 class _Counted(NamedTuple):
@@ -46,6 +59,7 @@ def retained(
     label: Sequence[str] = (),
     variant: str = "",
     noise: float | None = None,
+    noise_kind: str = "gaussian",
     repeats: int = 10,
     points: int = 20,
     seed: int = 0,
@@ -60,20 +74,21 @@ def retained(
         data_dir: where the data lie now, if elsewhere than in training.
         label: what the figure calls the runs; those of one label are one row.
         variant: of curvature, 'finite' (as in the paper) or 'exact'; if empty, the first that every run has.
-        noise: standard deviation in units of [0, 1] pixels; if None as in the paper, 0.15 on SVHN and 0.06 on other data.
+        noise: standard deviation or amplitude in units of [0, 1] pixels; if None as in the paper, 0.15 on SVHN and 0.06 on other data.
+        noise_kind: 'gaussian' or 'uniform'.
         repeats: draws of noise for each image, over which accuracy is averaged.
         points: number of shares.
         seed: of the noise.
 
     Returns:
-        JSON-like: noise, repeats, kept (points,) images of each share, rows [{label, runs, accuracy_percent (points,): mean of the
+        JSON-like: noise, noise_kind, repeats, kept (points,) images of each share, rows [{label, runs, accuracy_percent (points,): mean of the
         runs, of_runs_percent (runs, points)}].
 
     Raises:
         InputError: for results that are missing, of other data or other settings than those of the first run; for options out of range.
     """
     at_least_one("points", points)
-    found, shared = _counted("retained", workdirs, checkpoint, data_dir, label, variant, noise, repeats, seed)
+    found, shared = _counted("retained", workdirs, checkpoint, data_dir, label, variant, (noise, noise_kind), repeats, seed)
     kept = np.maximum(1, np.round(np.arange(1, points + 1) * shared["n"] / points).astype(int))
     rows = []
     for row, counts, curvatures in found:
@@ -91,6 +106,7 @@ def groups(
     label: Sequence[str] = (),
     variant: str = "",
     noise: float | None = None,
+    noise_kind: str = "gaussian",
     repeats: int = 10,
     seed: int = 0,
 ) -> dict:
@@ -104,19 +120,20 @@ def groups(
         data_dir: where the data lie now, if elsewhere than in training.
         label: what the figure calls the runs; those of one label are one row.
         variant: of curvature, as for `retained`.
-        noise: standard deviation, as for `retained`.
+        noise: as for `retained`.
+        noise_kind: likewise.
         repeats: noisy copies of each image.
         seed: of the noise.
 
     Returns:
-        JSON-like: noise, repeats, rows [{label, runs, images (repeats + 1,), mean (repeats + 1,), pearson_r, pearson_r_images}], entry
+        JSON-like: noise, noise_kind, repeats, rows [{label, runs, images (repeats + 1,), mean (repeats + 1,), pearson_r, pearson_r_images}], entry
         k of those that were right k times; mean is None where there are none. pearson_r is the paper's: between k and the mean, each
         group that has images counting once; pearson_r_images is over images. None where either does not vary.
 
     Raises:
         InputError: as `retained`.
     """
-    found, shared = _counted("groups", workdirs, checkpoint, data_dir, label, variant, noise, repeats, seed)
+    found, shared = _counted("groups", workdirs, checkpoint, data_dir, label, variant, (noise, noise_kind), repeats, seed)
     rows = []
     for row, counts, curvatures in found:
         count, curvature = np.concatenate(counts), np.concatenate(curvatures)
@@ -186,21 +203,72 @@ def surface(
     return begun("surface", dataset, seed) | {"size": size, "sizes": rounded(sizes), "image": image, "rows": rows}
 
 
-def count_right(subject: Subject, *, std: float, repeats: int, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def measure(subject: Subject, item: Item, key: Array, *, identity: dict, saved: StateFile, tell: Tell) -> Measured:
+    """Measures accuracy under one level of noise: mean and sample standard deviation of the accuracies of the repeats.
+
+    Args:
+        subject: network and test images.
+        item: of the kind 'noise', see `suites.noise_settings`.
+        key: not used: the seed is the item's, and level and network change nothing about the draws.
+        identity: of the result, see run.py: a state of another one is refused.
+        saved: where the state is kept.
+        tell: is told how far it is.
+
+    Returns:
+        Metrics error, accuracy and, of more than one repeat, accuracy_std; arrays ids, labels (n,) and right (n, repeats).
+
+    Raises:
+        InputError: for a state that does not fit, or a network whose outputs are not finite.
+    """
+    del key
+    began, n, options = time.perf_counter(), len(subject.ids), item.options
+    repeats, noise = options["repeats"], Noise(options["noise"], options["level"])
+    fresh = {"labels": np.zeros(n, np.int32), "right": np.zeros((n, repeats), bool), "counted": np.zeros(n, np.int32)}
+    reached = taken_up(saved, json.dumps(identity, sort_keys=True), fresh | {"seconds": np.zeros(())})
+    took = float(reached["seconds"])
+    for places, labels, right in _rights(subject, np.flatnonzero(reached["counted"] == 0), noise, repeats, options["seed"]):
+        reached["labels"][places], reached["right"][places] = labels, right
+        np.add.at(reached["counted"], places, 1)
+        reached["seconds"] = np.array(took + time.perf_counter() - began)
+        saved(reached)
+        done = int((reached["counted"] > 0).sum())
+        tell(done / n, f"{done}/{n}")
+    if not (reached["counted"] == 1).all():
+        raise AssertionError(f"{item.name}: {(reached['counted'] != 1).sum()} of {n} examples were not counted exactly once.")
+    by_repeat, seconds = reached["right"].mean(axis=0), float(reached["seconds"])
+    accuracy = float(reached["right"].mean())
+    numbers = {"error": 1 - accuracy, "accuracy": accuracy} | ({"accuracy_std": float(by_repeat.std(ddof=1))} if repeats > 1 else {})
+    peak, of = peak_memory()
+    about = {"accuracy_by_repeat": by_repeat.tolist(), "images_per_second": n * repeats / seconds}
+    about |= {"peak_memory_bytes": peak, "peak_memory_of": of}
+    return Measured(numbers, seconds, about, [], {"ids": subject.ids, "labels": reached["labels"], "right": reached["right"]})
+
+
+def count_right(subject: Subject, noise: Noise, *, repeats: int, seed: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """Counts on how many noisy copies of each image the network is right; returns the counts and the labels.
 
     Raises:
         InputError: where the network's outputs are not finite.
     """
     counts, labels = np.zeros((2, len(subject.ids)), np.int32)
-    for chosen, mask, images, classes in subject.batches(np.arange(len(subject.ids))):
-        ids = jnp.asarray(subject.ids[chosen])
-        labels[chosen[mask]] = np.asarray(classes)[mask]
-        for repeat in range(repeats):
-            right, finite = map(np.asarray, _right(subject.logits_fn, jax.random.key(seed), repeat, ids, images, classes, std))
-            check_finite(finite)
-            counts[chosen[mask]] += right[mask]
+    for places, classes, right in _rights(subject, np.arange(len(subject.ids)), noise, repeats, seed):
+        labels[places], counts[places] = classes, right.sum(axis=1)
     return counts, labels
+
+
+def _rights(
+    subject: Subject, places: np.ndarray, noise: Noise, repeats: int, seed: int
+) -> Iterator[tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"], Bool[np.ndarray, "b r"]]]:
+    """Yields batches of the examples at these places: places, labels, and on which noisy copies the network is right."""
+    for chosen, mask, images, classes in subject.batches(places):
+        ids, found = jnp.asarray(subject.ids[chosen]), []
+        for repeat in range(repeats):
+            right, finite = map(
+                np.asarray, _right(subject.logits_fn, jax.random.key(seed), repeat, ids, images, classes, noise.level, kind=noise.kind)
+            )
+            check_finite(finite)
+            found.append(right[mask])
+        yield chosen[mask], np.asarray(classes)[mask], np.stack(found, axis=1)
 
 
 def _counted(
@@ -210,7 +278,7 @@ def _counted(
     data_dir: str,
     labels: Sequence[str],
     variant: str,
-    noise: float | None,
+    noise: tuple[float | None, str],
     repeats: int,
     seed: int,
 ) -> tuple[list[_Counted], dict]:
@@ -218,7 +286,7 @@ def _counted(
     at_least_one("repeats", repeats)
     rows, shared = gathered("curvature", workdirs, checkpoint, labels, variant)
     meta = rows[0].networks[0].loaded.meta
-    std, dataset = std_of(noise, meta), evaluation_data(meta, dir=data_dir)
+    added, dataset = noise_of(*noise, meta), evaluation_data(meta, dir=data_dir)
     if shared["data"] != dataset.provenance:
         raise InputError(
             f"curvature was measured on {shared['data']}, the data here are {dataset.provenance}; name the former by --data_dir."
@@ -228,12 +296,19 @@ def _counted(
         counts = []
         for network, arrays in zip(row.networks, row.arrays, strict=True):
             subject = subject_of(network.loaded, dataset.test, arrays["ids"])
-            count, classes = count_right(subject, std=std, repeats=repeats, seed=seed)
+            count, classes = count_right(subject, added, repeats=repeats, seed=seed)
             if not np.array_equal(classes, arrays["labels"]):
                 raise InputError(f"curvature of {network.about['workdir']} was measured on images with other labels; evaluate it again.")
             counts.append(count)
         found.append(_Counted(row, counts, [arrays["curvature"].astype(np.float64) for arrays in row.arrays]))
-    about = {"figure": figure, "noise": std, "repeats": repeats, "seed": seed, "environment": results.environment()}
+    about = {
+        "figure": figure,
+        "noise": added.level,
+        "noise_kind": added.kind,
+        "repeats": repeats,
+        "seed": seed,
+        "environment": results.environment(),
+    }
     return found, shared | about
 
 
@@ -242,12 +317,14 @@ def subject_of(loaded: Loaded, source: Source, ids: np.ndarray) -> Subject:
     return Subject(loaded.logits_fn, source, ids, loaded.meta["config"]["evaluation"]["batch_size"], surrogates={})
 
 
-def std_of(noise: float | None, meta: dict) -> float:
-    """Returns the standard deviation of the noise: the one that was asked for, or the paper's for the data."""
-    std = NOISE_OF.get(meta["config"]["data"]["name"], NOISE) if noise is None else noise
-    if not 0 <= std < np.inf:
-        raise InputError(f"--noise is the standard deviation of the noise and must be at least 0, got {std:g}.")
-    return std
+def noise_of(level: float | None, kind: str, meta: dict) -> Noise:
+    """Returns the noise that was asked for; without a level, of the paper's for the data."""
+    if kind not in LEVELS:
+        raise registry.unknown("--noise_kind", kind, LEVELS)
+    level = NOISE_OF.get(meta["config"]["data"]["name"], NOISE) if level is None else level
+    if not 0 <= level < np.inf:
+        raise InputError(f"--noise is the {LEVELS[kind]} of the noise and must be at least 0, got {level:g}.")
+    return Noise(kind, level)
 
 
 def check_finite(finite: Bool[np.ndarray, " b"]) -> None:
@@ -256,15 +333,18 @@ def check_finite(finite: Bool[np.ndarray, " b"]) -> None:
         raise InputError(f"the network's outputs are not finite on {(~finite).sum()} images; no number can be given.")
 
 
-@jax.jit
-def _right(logits_fn, key: Array, repeat, ids: Array, images: Array, labels: Array, std) -> tuple[Array, Array]:
-    logits = logits_fn(noisy_images(key, repeat, ids, images, std))
+@functools.partial(jax.jit, static_argnames="kind")
+def _right(logits_fn, key: Array, repeat, ids: Array, images: Array, labels: Array, level, *, kind: str) -> tuple[Array, Array]:
+    logits = logits_fn(noisy_images(key, repeat, ids, images, level, kind=kind))
     return are_right(logits, labels), jnp.isfinite(logits).all(axis=1)
 
 
-def noisy_images(key: Array, repeat, ids: Int[Array, " b"], images: Float[Array, "b h w c"], std) -> Float[Array, "b h w c"]:
-    """Returns noisy images of the repeat number `repeat`; the images themselves for a std of 0."""
-    return gaussian_noise(example_keys(jax.random.fold_in(key, repeat), ids), images, std=std)
+def noisy_images(
+    key: Array, repeat, ids: Int[Array, " b"], images: Float[Array, "b h w c"], level, *, kind: str
+) -> Float[Array, "b h w c"]:
+    """Returns noisy images of the repeat number `repeat`; the images themselves for a level of 0."""
+    keys = example_keys(jax.random.fold_in(key, repeat), ids)
+    return uniform_noise(keys, images, amplitude=level) if kind == "uniform" else gaussian_noise(keys, images, std=level)
 
 
 def are_right(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Bool[Array, " b"]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from robustjax.evaluate.distributions import COLOURS, DASHES, MARKERS, finish
+from robustjax.evaluate.noisy import LEVELS
 
 KINDS = ("clean", "noisy")
 FEW = 20  # classes that can be told apart in a legend
@@ -26,10 +27,15 @@ def _draw_retained(made: dict):
         style = MARKERS[i % len(MARKERS)] + DASHES[i % len(DASHES)]
         axis.plot(share, row["accuracy_percent"], style, color=colour, label=row["label"], markersize=4.5)
     axis.set(xlabel="share of the test images that is kept, those of lowest curvature (%)", ylabel="accuracy on noisy images (%)")
-    what = f"Gaussian noise of standard deviation {made['noise']:g}, mean of {made['repeats']} draws, {made['n']} test images"
+    what = f"{_noise(made)}, mean of {made['repeats']} draws, {made['n']} test images"
     finish(drawn, axis, what + ("; bands: from the lowest to the highest seed" if several else ""), made)
     axis.legend(frameon=False, fontsize=8.5, loc="lower left")
     return drawn
+
+
+def _noise(made: dict) -> str:
+    name = {"gaussian": "Gaussian", "uniform": "uniform"}[made["noise_kind"]]
+    return f"{name} noise of {LEVELS[made['noise_kind']]} {made['noise']:g}"
 
 
 def _draw_groups(made: dict):
@@ -53,7 +59,7 @@ def _draw_groups(made: dict):
     axis.set(yscale="log" if positive else "symlog", ylabel=f"mean $\\sum_i \\lambda_i^2$ (nats$^2$ / {unit}$^4$)")
     below.set(yscale="log", xlabel=f"right predictions under {made['repeats']} draws of noise", ylabel="images (%)", xticks=right)
     finish(drawn, below, "", made)
-    what = f"Input curvature of {made['n']} test images, Gaussian noise of standard deviation {made['noise']:g}"
+    what = f"Input curvature of {made['n']} test images, {_noise(made)}"
     finish(drawn, axis, f"{what}; Pearson's r over groups", made)
     axis.legend(frameon=False, fontsize=8.5)
     return drawn
@@ -72,7 +78,7 @@ def _draw_tsne(made: dict):
     wide = left + side * columns
     words = f"t-SNE of {'the mean outputs of blocks' if by_layer else 'penultimate features'} of {len(made['ids'])} test images"
     notes = dict.fromkeys(note for row in rows for note in row["notes"])
-    text = "; ".join([f"{words}, clean and with Gaussian noise of standard deviation {made['noise']:g} ({made['data']})", *notes])
+    text = "; ".join([f"{words}, clean and with {_noise(made)} ({made['data']})", *notes])
     title = textwrap.wrap(text, int(13 * wide))
     top = 0.17 * len(title) + 0.15
     high = top + lines * (side + 0.27) + (bottom if len(names) <= FEW else 0.1)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from robustjax.core import threats
-from robustjax.evaluate import geometry_tables, robustness
+from robustjax.evaluate import geometry_tables, noise_tables, robustness
 
 COLOURS = ("#4c6a92", "#d1603d", "#5b8c5a", "#8d6a9f", "#c2a33a", "#6b6b6b")
 _WIDE, _NARROW = 8.0, 3.2  # inches of a panel
@@ -62,6 +64,7 @@ def _panels(rows: list[dict]) -> list[list[tuple[float, Callable]]]:
         lines[0].append((max(_NARROW, 0.8 * len(attacks)), partial(_attacked, rows=rows, attacks=attacks)))
     curves = [(_NARROW * 1.6, partial(_curve, rows=rows, norm=norm)) for norm in robustness.curves(rows[0])]
     curves += [(_NARROW * 1.6, partial(_flatness, rows=rows, of=of)) for of in geometry_tables.curves(rows[0])]
+    curves += [(_NARROW * 1.6, partial(_noise, rows=rows, kind=kind)) for kind in noise_tables.curves(rows[0])]
     if not rows[0]["per_corruption"]:
         return [lines[0] + curves]
     return lines + ([curves] if curves else [])
@@ -145,6 +148,18 @@ def _flatness(axis, rows: list[dict], of: str) -> None:
         deviations = [loss["std"] or 0.0 for loss in losses]
         axis.errorbar(radii, [loss["mean"] for loss in losses], deviations, fmt="o-", capsize=3, color=COLOURS[i % len(COLOURS)])
     axis.set(yscale="log", xlabel=geometry_tables.radius_title(of), ylabel="loss (nats)", title="flatness")
+
+
+def _noise(axis, rows: list[dict], kind: str) -> None:
+    """Draws accuracy by the level of noise; bands are the deviation over the seeds, of one seed that over the draws."""
+    for i, row in enumerate(rows):
+        levels, accuracies = zip(*noise_tables.curves(row)[kind], strict=True)
+        mean = np.array([100 * accuracy["mean"] for accuracy in accuracies])
+        std = np.array([100 * (accuracy["std"] or 0.0) for accuracy in accuracies])
+        axis.plot(levels, mean, "o-", color=COLOURS[i % len(COLOURS)], markersize=4)
+        axis.fill_between(levels, mean - std, mean + std, color=COLOURS[i % len(COLOURS)], alpha=0.25, linewidth=0)
+    axis.set_xticks(levels, [threats.fraction(level) for level in levels], fontsize=8, rotation=35, ha="right", rotation_mode="anchor")
+    axis.set(xlabel="bands: ± the deviation in the table", ylabel="accuracy %", title=noise_tables.title(kind))
 
 
 def _label(axis, names: list[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
-from robustjax.evaluate import geometry_tables, robustness, sources, tables
+from robustjax.evaluate import geometry_tables, noise_tables, robustness, sources, tables
 from robustjax.evaluate.suites import SENSOR, reference_of
 from robustjax.evaluate.tables import markdown
 from robustjax.io import results
@@ -22,6 +22,20 @@ __all__ = ["collect", "markdown", "write"]
 
 # Options of adversarial objectives as the papers have them; others are named in a row's label.
 OBJECTIVES = {"beta": 6.0, "steps": 10, "sigma": 0.01, "groups": [], "draws": 1, "reading": "kl_logits", "taylor_fraction": 1.0}
+# The noise of training and delta_d go with the data, and are left out.
+NOISE_OBJECTIVES: dict[str, dict] = {
+    "clean_and_noisy": {"shared_crop": False},
+    "stability": {"weight": 1.0, "shared_crop": True},
+    "discriminative": {
+        "delta_v": 0.5,
+        "momentum": 0.99,
+        "alpha": 0.5,
+        "noisy": 0.5,
+        "beta": 1.0,
+        "gamma_reg": 1e-3,
+        "shared_crop": False,
+    },
+}
 METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
 
 
@@ -48,7 +62,7 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
         if _measured(summary) != _measured(first):
             raise InputError(
                 f"{summary['workdir']} was measured on {summary['n']} images ({', '.join(summary['numbers'])}), {first['workdir']} on "
-                f"{first['n']} ({', '.join(first['numbers'])}); one table needs the same --suite, --limit, attacks and --geometry."
+                f"{first['n']} ({', '.join(first['numbers'])}); one table needs the same --suite, --limit, attacks, --geometry and --noise."
             )
     groups: dict[str, list[dict]] = {}
     for summary in summaries:
@@ -100,7 +114,8 @@ def _summary(workdir: Path, found: list[dict], checkpoint: str = "best") -> dict
         elif item["kind"] in ("autoattack", "transfer", "curve"):
             numbers[robustness.final(item["name"])] = result["metrics"]["accuracy"]
     of_geometry, entries = geometry_tables.of_run(found)
-    numbers |= of_geometry
+    under_noise, noises = noise_tables.of_run(found)
+    numbers |= of_geometry | under_noise
     own = config["evaluation"]["benchmark"]
     reference = reference_of(config) if own in errors else None
     normalised = _add_corruption_errors(numbers, errors, own, reference)
@@ -114,6 +129,7 @@ def _summary(workdir: Path, found: list[dict], checkpoint: str = "best") -> dict
         "sources": {benchmark: sources.described(of) for benchmark, of in items.items()},
         **robustness.of_run(found),
         "geometry": entries,
+        "noise": noises,
         "sensor": {item["name"].removeprefix(f"{SENSOR}/"): item["options"] for item in items.get(SENSOR, [])},
         "n": clean["n"],
         "checkpoint": checkpoint,
@@ -127,7 +143,7 @@ def _summary(workdir: Path, found: list[dict], checkpoint: str = "best") -> dict
 
 
 def _measured(summary: dict) -> tuple:
-    return summary["n"], set(summary["numbers"]), geometry_tables.settings(summary["geometry"])
+    return summary["n"], set(summary["numbers"]), geometry_tables.settings(summary["geometry"]), noise_tables.settings(summary["noise"])
 
 
 def _last_terms(workdir: Path, step: int) -> dict[str, float]:
@@ -151,28 +167,36 @@ def trained_by(config: dict) -> tuple[str, str]:
     label = METHODS.get(name, name) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else "")
     objective = config["objective"]
     if objective["name"] != "classification":
-        order, eta = objective.get("order", 2), objective.get("eta", 0.2)
-        known = {
-            "madry": "adversarial training",
-            "trades": "TRADES",
-            "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {eta:g})",
-            "rat_released": "RAT's released heuristic",
-        }
-        others = {
-            key: objective[key] for key, usual in OBJECTIVES.items() if key in objective and results.canonical(objective[key]) != usual
-        }
-        if objective["name"] != "rat":
-            others.pop("sigma", None)
-        trained = known[objective["name"]] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
+        trained, as_printed = _objective(objective)
         label = trained if name == "none" else f"{trained} with {label}"
-        as_printed = not others and (objective["name"] != "rat" or eta == (0.3 if order == 1 else 0.2))
         # Another setting than a paper's has no row in its table.
+        order = objective.get("order", 2)
         name = (f"rat_{order}" if objective["name"] == "rat" else objective["name"]) + ("" if as_printed else "_otherwise")
     if config["awp"]["gamma"]:
         label, name = f"{label} + AWP", f"{name}_awp"
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
         label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
     return name, label
+
+
+def _objective(objective: dict) -> tuple[str, bool]:
+    """Returns (the label of an objective, which names what is not as printed; whether all of it is)."""
+    kind, order, eta = objective["name"], objective.get("order", 2), objective.get("eta", 0.2)
+    known = {
+        "madry": "adversarial training",
+        "trades": "TRADES",
+        "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {eta:g})",
+        "rat_released": "RAT's released heuristic",
+        "clean_and_noisy": "clean and noisy images",
+        "stability": "stability training",
+        "discriminative": "discriminative loss",
+    }
+    usual = NOISE_OBJECTIVES.get(kind, OBJECTIVES)
+    others = {key: objective[key] for key, value in usual.items() if key in objective and results.canonical(objective[key]) != value}
+    if kind not in ("rat", *NOISE_OBJECTIVES):
+        others.pop("sigma", None)
+    label = known[kind] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
+    return label, not others and (kind != "rat" or eta == (0.3 if order == 1 else 0.2))
 
 
 def _add_corruption_errors(numbers: dict, errors: dict, own: str, reference: metrics.Reference | None) -> dict[str, dict[str, float]]:
@@ -224,6 +248,7 @@ def _row(group: list[dict]) -> dict:
             for name, entry in first["robust"].items()
         },
         "geometry": {name: entry | {"cost": [s["geometry"][name]["cost"] for s in group]} for name, entry in first["geometry"].items()},
+        "noise": noise_tables.of_row([s["noise"] for s in group]),
         "warnings": _warnings(group),
         "sensor": first["sensor"],
         "sources": first["sources"],

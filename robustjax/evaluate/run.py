@@ -22,7 +22,7 @@ from robustjax import corruptions, metrics
 from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.evaluate import attacked, geometry, sources, suites
+from robustjax.evaluate import attacked, geometry, noisy, sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
 from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
 from robustjax.io import log, results
@@ -71,6 +71,7 @@ def evaluate(
     curves: Sequence[str] = (),
     surrogates: Sequence[str | Path] = (),
     geometry_settings: Sequence[str] = (),
+    noise_settings: Sequence[str] = (),
     save_adversarial: bool = False,
     restart: bool = False,
     quiet: bool = False,
@@ -80,7 +81,7 @@ def evaluate(
     Args:
         workdir: the run's folder; results go to `workdir/evaluation/step<step>_n<test images>`. Beside the result of an attack lies
             an npz file of the same name: for each example its id, label, and whether it is right without the attack and after each
-            stage; of thickness and curvature its number. While an attack is under way, `<item>.state.npz` holds what it has reached.
+            stage; of thickness and curvature its number, of noise on which draws it is right. While an attack is under way, `<item>.state.npz` holds what it has reached.
         suite: one of suites.SUITES, or several as 'full,cbar'.
         checkpoint: 'best', 'last' or a step.
         data_dir: where the data lie now, if elsewhere than in training.
@@ -92,8 +93,9 @@ def evaluate(
         curves: 'linf:0,2/255,4/255', ...: accuracy at these radii, by PGD, beside the suite.
         surrogates: folders of runs that attacks are transferred from.
         geometry_settings: 'flatness.radii=30,32.5', ...: of thickness, flatness and curvature, see suites.GEOMETRY.
+        noise_settings: 'gaussian=2/255,4/255', 'repeats=5', ...: of noise, see suites.noise_settings.
         save_adversarial: keep adversarial images in the npz files.
-        restart: begin attacks, and measurements of geometry, anew that were interrupted.
+        restart: begin attacks, and measurements of geometry and under noise, anew that were interrupted.
         quiet: no progress line.
 
     Returns:
@@ -106,7 +108,7 @@ def evaluate(
     config = loaded.meta["config"]
     networks = {str(folder): load_surrogate(folder, loaded.meta) for folder in surrogates}
     others = tuple({"surrogate": Path(folder).resolve().name, **_of_run(network)} for folder, network in networks.items())
-    asked = suites.Asked(tuple(threats), attack_version, tuple(curves), others, tuple(geometry_settings))
+    asked = suites.Asked(tuple(threats), attack_version, tuple(curves), others, tuple(geometry_settings), tuple(noise_settings))
     items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]), asked)
     dataset = evaluation_data(loaded.meta, dir=data_dir)
     ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
@@ -135,7 +137,7 @@ def evaluate(
             stored = results.read(path)
             if stored is None or stored["run"] != identity or (save_adversarial and not _has_images(item, path)):
                 warned = _checked(loaded.logits_fn, next(parts(items[0]))) if warned is None else warned
-                if item.kind in attacked.KINDS or item.kind in geometry.KINDS:
+                if item.kind in _RESUMED:
                     tell = functools.partial(_tell, show, done, item.name)
                     stored = _attack(subject, item, path, identity, warned, restart=restart, tell=tell)
                 else:
@@ -219,13 +221,12 @@ def _result(item: suites.Item, identity: dict, measured: dict, seconds: float) -
 
 
 def _attack(subject: attacked.Subject, item: suites.Item, path: Path, identity: dict, warned: list[str], *, restart: bool, tell) -> dict:
-    """Measures an attack, or geometry, and writes its result, and before it the flags or numbers of each example."""
+    """Measures an attack, geometry or accuracy under noise, and writes its result, and before it the flags or numbers of each example."""
     key = jax.random.fold_in(jax.random.key(0), zlib.crc32(_drawn_as(item).encode()))
     with StateFile(path.with_suffix(".state.npz")) as saved, _heard() as during:
         if restart:
             saved.finish()
-        of_kind = geometry if item.kind in geometry.KINDS else attacked
-        measured = of_kind.measure(subject, item, key, identity=identity, saved=saved, tell=tell)
+        measured = _RESUMED[item.kind].measure(subject, item, key, identity=identity, saved=saved, tell=tell)
         write_npz(path.with_suffix(".npz"), measured.arrays)
         result = _result(item, identity, measured.metrics, measured.seconds) | measured.about
         result["warnings"] = {"before": warned, "during": during, "after": measured.warnings}
@@ -274,3 +275,4 @@ def _corruption(options: dict) -> Callable:
 
 
 _KINDS = {"clean": _as_read, "files": _as_read, "corruption": _corruption}
+_RESUMED = {**dict.fromkeys(attacked.KINDS, attacked), **dict.fromkeys(geometry.KINDS, geometry), "noise": noisy}  # go on inside an item

@@ -22,6 +22,9 @@ GEOMETRY: dict[str, dict] = {
     "hessian": {"images": 256, "steps": 30, "draws": 50},
     "curvature": {"images": 0, "t": 1e-2, "draws": 20, "std": 1.0},
 }
+# Levels of noise, in 255ths: of the discriminative-loss paper's Tables 1 and 2; elsewhere those of its Table 3.
+NOISE_LEVELS = {"cifar10": (2, 4, 8, 16, 20), "cifar100": (2, 4, 8, 16, 20), "svhn_cropped": (5, 10, 20, 36, 42)}
+OTHER_LEVELS = (10, 30, 40, 60)
 INTERVALS = ((0.0, 0.75), (0.0, 1.0))  # (alpha, beta) of SPIDER's Tables 1 and 2
 
 
@@ -30,7 +33,7 @@ class Item(NamedTuple):
 
     Kinds: 'clean'; 'corruption', made here; 'files', corrupted images that were read (see evaluate.sources); 'attack', PGD; 'curve',
     PGD at one of several radii; 'transfer', PGD on another network; 'autoattack'; 'thickness'; 'flatness', the loss some way off in
-    the space of weights, and 'hessian' there; 'curvature', over the image.
+    the space of weights, and 'hessian' there; 'curvature', over the image; 'noise', added at one level and drawn several times.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Asked(NamedTuple):
     curves: tuple[str, ...] = ()  # 'linf:0,2/255,4/255'
     surrogates: tuple[dict, ...] = ()  # of transfer: {surrogate (a name), config_hash, checkpoint_step}
     geometry: tuple[str, ...] = ()  # 'flatness.radii=30,32.5', see GEOMETRY
+    noise: tuple[str, ...] = ()  # 'gaussian=2/255,4/255', see `noise_settings`
 
 
 NOTHING = Asked()
@@ -233,6 +237,54 @@ def _curvature(config: dict, shape: Shape, asked: Asked) -> list[Item]:
     return [Item("curvature/finite", "curvature", options), Item("curvature/exact", "curvature", {**options, "t": None})]
 
 
+def _noise(config: dict, shape: Shape, asked: Asked) -> list[Item]:
+    settings = noise_settings(config, asked)
+    drawn = {name: settings[name] for name in ("repeats", "seed")}
+    found = [
+        Item(f"noise/{kind}_{threats.fraction(level).replace('/', '_')}", "noise", {"noise": kind, "level": level, **drawn})
+        for kind in ("gaussian", "uniform")
+        for level in settings[kind]
+    ]
+    if not found:
+        raise InputError("the suite noise has no level left to measure; name some, e.g. --noise=gaussian=2/255,4/255.")
+    return found
+
+
+def noise_settings(config: dict, asked: Asked) -> dict:
+    """Returns what the suite 'noise' measures: the paper's levels for the data, with what the configuration and the user change.
+
+    Returns:
+        gaussian: standard deviations, uniform: amplitudes, both in units of [0, 1] pixels; repeats: draws for each image; seed: of them.
+
+    Raises:
+        InputError: for an unknown setting or a value out of range.
+    """
+    levels = tuple(level / 255 for level in NOISE_LEVELS.get(config["data"]["name"], OTHER_LEVELS))
+    settings: dict = {"gaussian": levels, "uniform": levels, "repeats": 10, "seed": 0}
+    for text in asked.noise:
+        if "=" not in text:
+            raise InputError(f"--noise is written setting=value, e.g. --noise=gaussian=2/255,4/255, got {text!r}.")
+    for name, value in [*config["evaluation"]["noise"].items(), *(text.partition("=")[::2] for text in asked.noise)]:
+        if name not in settings:
+            raise registry.unknown("setting of noise", name, settings)
+        settings[name] = _levels(name, value) if name in ("gaussian", "uniform") else _read(name, value, settings[name], of="noise")
+    return settings
+
+
+def _levels(name: str, value) -> tuple[float, ...]:
+    """Returns levels of noise from numbers or text; none of an empty one."""
+    parts = value.split(",") if isinstance(value, str) and value else value
+    try:
+        levels = [threats.parse(f"linf:{part}").eps for part in parts]
+    except InputError:
+        levels = [math.inf]
+    if sorted(set(levels)) != levels or math.inf in levels:
+        raise InputError(
+            f"the setting {name} of noise must be levels above 0 and at most 1, in rising order, e.g. 2/255,4/255, got {value!r}."
+        )
+    return tuple(levels)
+
+
 def _geometry(config: dict, asked: Asked) -> dict[str, dict]:
     """Returns GEOMETRY with what the configuration and the user change."""
     settings = {section: dict(options) for section, options in GEOMETRY.items()}
@@ -245,10 +297,10 @@ def _geometry(config: dict, asked: Asked) -> dict[str, dict]:
     return settings
 
 
-def _read(name: str, value, default):
+def _read(name: str, value, default, *, of: str = "geometry"):
     """Returns a setting in the kind of its default; from text if it is that."""
     choices = {"class_i": ("predicted", "label"), "preset": tuple(p for p, options in PRESETS.items() if options.get("targeted"))}
-    key = name.partition(".")[2]
+    key = name.rpartition(".")[2]
     if isinstance(default, str):
         if value not in choices[key]:
             raise registry.unknown(name, value, choices[key])
@@ -260,13 +312,13 @@ def _read(name: str, value, default):
         right = all(number == float(part) and math.isfinite(number) for number, part in zip(numbers, parts, strict=True))
     except (TypeError, ValueError):
         numbers, right = [], False
-    lowest = {"images": 0, "points": 2}.get(key, 1) if isinstance(default, int) else 0
+    lowest = {"images": 0, "seed": 0, "points": 2}.get(key, 1) if isinstance(default, int) else 0
     above = all(number >= lowest if isinstance(default, int) else number > lowest for number in numbers)
     if not right or not above or (isinstance(default, tuple) and sorted(set(numbers)) != numbers):
         kind = "whole number" if isinstance(default, int) else "number"
         bound = f"of at least {lowest}" if isinstance(default, int) else "above 0"
         wanted = f"{kind}s {bound}, in rising order" if isinstance(default, tuple) else f"a {kind} {bound}"
-        raise InputError(f"the setting {name} of geometry must be {wanted}, got {value!r}.")
+        raise InputError(f"the setting {name} of {of} must be {wanted}, got {value!r}.")
     return tuple(numbers) if isinstance(default, tuple) else numbers[0]
 
 
@@ -284,6 +336,7 @@ SUITES: dict[str, tuple[Part, ...]] = {
     "thickness": (_clean, _thickness),
     "flatness": (_clean, _flatness),
     "curvature": (_clean, _curvature),
+    "noise": (_clean, _noise),
     "full": (_clean, _corruptions, _pgd),
 }
 
@@ -293,7 +346,7 @@ def items(suite: str, config: dict, shape: Shape, asked: Asked = NOTHING) -> lis
 
     Args:
         suite: clean, corruptions (the benchmark that the configuration names), cbar (its set for images of this size), mnist_c,
-            sensor; pgd (the attacks that the configuration lists), cw (the same with the margin), attacks (both), autoattack,
+            sensor; noise; pgd (the attacks that the configuration lists), cw (the same with the margin), attacks (both), autoattack,
             transfer; thickness, flatness, curvature; full: corruptions and pgd. Every suite has 'clean' in it.
         config: of the run.
         shape: (h, w, c) of the images that its network takes.
@@ -325,7 +378,8 @@ def _check_use(asked: Asked, chosen: Sequence[str]) -> None:
     """Refuses what none of the suites would look at."""
     geometry = ("thickness", "flatness", "curvature")
     uses = {"threats": ("autoattack", "transfer"), "version": ("autoattack",), "surrogates": ("transfer",), "geometry": geometry}
-    flags = {"threats": "threat", "version": "attack_version", "surrogates": "surrogate", "geometry": "geometry"}
+    uses |= {"noise": ("noise",)}
+    flags = {"threats": "threat", "version": "attack_version", "surrogates": "surrogate", "geometry": "geometry", "noise": "noise"}
     for field, readers in uses.items():
         if getattr(asked, field) and not set(readers) & set(chosen):
             raise InputError(f"--{flags[field]} is read by the suite {' or '.join(readers)}, got --suite={','.join(chosen)}.")

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from robustjax.core import threats
-from robustjax.evaluate import geometry_tables, robustness, step_tables
+from robustjax.evaluate import geometry_tables, noise_tables, robustness, step_tables
 from robustjax.evaluate.suites import SENSOR
 
 _VALIDATION = {"clean": "clean images", "cbar": "images under C-bar", "all": "images under all of C-bar"}
@@ -39,7 +39,7 @@ def markdown(report: dict, *, details: bool = False) -> str:
             known = [theirs.get(name.removesuffix("_error")) for name in shown]
             cells.append(["*the paper's*", *("" if x is None else f"*{_percent(x)}*" for x in known)])
     lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
-    lines += [*_stages(rows), *_curves(rows), *_transfers(rows), *_radii(rows), "", *_footer(report)]
+    lines += [*_stages(rows), *_curves(rows), *_transfers(rows), *_levels(report), "", *_footer(report)]
     if details:
         lines += [*_costs(rows, "robust", "attack"), *_costs(rows, "geometry", "measurement")]
         for benchmark in rows[0]["per_corruption"]:
@@ -165,7 +165,7 @@ def _footer(report: dict) -> list[str]:
                 f"{name}: {climbed}{attack['steps']} steps of {attack['step_size']:.5g}, radius {attack['eps']:.5g} in {attack['norm']}, random "
                 "start, pixels in [0, 1]; an image wrong without the attack counts as an error."
             )
-    lines += geometry_tables.footer(first)
+    lines += [*geometry_tables.footer(first), *noise_tables.footer(first)]
     lines += [f"Warning, {row['label']}: {warning}" for row in rows for warning in row.get("warnings", ())]
     lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.")
     if report["command"]:
@@ -224,9 +224,10 @@ def _transfers(rows: list[dict]) -> list[str]:
     ]
 
 
-def _radii(rows: list[dict]) -> list[str]:
-    """Returns a table of the loss by distance from the weights for each kind of radius."""
-    return [line for title, heads, cells in geometry_tables.tables(rows) for line in ("", f"#### {title}", "", *_table(heads, cells))]
+def _levels(report: dict) -> list[str]:
+    """Returns a table of the loss by distance from the weights for each kind of radius, and of accuracy for each kind of noise."""
+    found = [*geometry_tables.tables(report["rows"]), *noise_tables.tables(report)]
+    return [line for title, heads, cells in found for line in ("", f"#### {title}", "", *_table(heads, cells))]
 
 
 def _costs(rows: list[dict], of: str, what: str) -> list[str]:

@@ -38,8 +38,8 @@ def config_hash(config: dict) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# These change where or whether a run runs, not its numbers; but for those of geometry, which stand in the results that they change.
-_MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("evaluation", "geometry"))
+# These change where or whether a run runs, not its numbers; but for those of geometry and noise, which stand in the results that they change.
+_MAY_DIFFER = (("data", "dir"), ("allow_slow",), ("evaluation", "geometry"), ("evaluation", "noise"))
 
 
 # Keys that version 0.1 did not have, each with what it did.
@@ -59,6 +59,7 @@ _ADDED_LATER = (
     (("remat",), False),
     (("init",), ""),
     (("optimizer", "swa_epoch"), 0),
+    (("evaluation", "noise"), {}),
 )
 
 
@@ -66,7 +67,7 @@ def completed(config: dict) -> dict:
     """Returns a copy of a stored configuration with the keys that older versions lacked, so that their runs can still be measured.
 
     >>> completed({"evaluation": {"sensor": {"a": 1}, "autoattack": {}}})["evaluation"]
-    {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto', 'geometry': {}}
+    {'sensor': {'a': 1}, 'autoattack': {}, 'reference': 'auto', 'geometry': {}, 'noise': {}}
     """
     config = canonical(config)
     for (*parents, key), value in _ADDED + _ADDED_LATER:

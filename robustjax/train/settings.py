@@ -93,6 +93,7 @@ RULES = {
             "version": _one_of("standard", "plus", "rand", "fast"),
         },
         "geometry": _OPTIONS,
+        "noise": _OPTIONS,
     },
 }
 
@@ -108,6 +109,10 @@ GEOMETRY = {  # any of these may be left out
     "hessian": {"images": _NATURAL, "steps": _COUNT, "draws": _COUNT},
     "curvature": {"images": _NATURAL, "t": _POSITIVE, "draws": _COUNT, "std": _POSITIVE},
 }
+_LEVELS = _Rule(
+    (tuple, list), lambda levels: _rising(levels) and max(levels, default=0) <= 1, "levels above 0 and at most 1, in rising order"
+)
+NOISE = {"gaussian": _LEVELS, "uniform": _LEVELS, "repeats": _COUNT, "seed": _NATURAL}  # likewise
 
 
 def check(config: Mapping) -> dict:
@@ -144,6 +149,7 @@ def check(config: Mapping) -> dict:
     for name, attack in checked["evaluation"]["attacks"].items():
         checked["evaluation"]["attacks"][name] = _attack(attack, f"evaluation.attacks.{name}")
     checked["evaluation"]["geometry"] = _geometry(checked["evaluation"]["geometry"])
+    _some(checked["evaluation"]["noise"], NOISE, "evaluation.noise.")
     for item, options in checked["evaluation"]["sensor"].items():
         if not isinstance(options, Mapping) or not isinstance(options.get("name"), str):
             raise InputError(f"config.evaluation.sensor.{item} must hold the name of a corruption and its options, got {options!r}.")
@@ -155,15 +161,16 @@ def _geometry(sections: dict) -> dict:
     for section, options in sections.items():
         if section not in GEOMETRY or not isinstance(options, Mapping):
             raise InputError(f"config.evaluation.geometry holds settings of {', '.join(GEOMETRY)}, got {section!r}: {options!r}.")
-        for key, value in options.items():
-            if key not in GEOMETRY[section]:
-                raise registry.unknown(
-                    "configuration key",
-                    f"evaluation.geometry.{section}.{key}",
-                    [f"evaluation.geometry.{section}.{known}" for known in GEOMETRY[section]],
-                )
-            _value(value, GEOMETRY[section][key], f"evaluation.geometry.{section}.{key}")
+        _some(options, GEOMETRY[section], f"evaluation.geometry.{section}.")
     return sections
+
+
+def _some(values: Mapping, rules: dict, prefix: str) -> None:
+    """Checks those of the keys that are there."""
+    for key, value in values.items():
+        if key not in rules:
+            raise registry.unknown("configuration key", prefix + str(key), [prefix + known for known in rules])
+        _value(value, rules[key], prefix + key)
 
 
 def _attack(attack, key: str) -> dict:

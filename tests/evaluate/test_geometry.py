@@ -338,5 +338,5 @@ def test_the_report_says_what_was_measured(workdir, measured, tmp_path):
     assert [axis.get_yscale() for axis in drawn.axes if axis.get_title() == "flatness"] == ["log"] * 3
     other = [result | {"n": 12} if result["name"] == "curvature/exact" else result for result in found]
     other = [(workdir, found), (workdir, other)]
-    with pytest.raises(InputError, match="one table needs the same --suite, --limit, attacks and --geometry"):
+    with pytest.raises(InputError, match="one table needs the same --suite, --limit, attacks, --geometry and --noise"):
         report.collect(other)
