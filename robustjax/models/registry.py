@@ -11,6 +11,7 @@ from robustjax.core import registry
 from robustjax.models import layers, normalize
 from robustjax.models.mnist_cnn import MnistCNN
 from robustjax.models.mobilenet_v2 import MobileNetV2
+from robustjax.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from robustjax.models.preact_resnet import PreActResNet
 from robustjax.models.resnet import ResNet
 from robustjax.models.small_cnn import SmallCNN
@@ -20,6 +21,8 @@ from robustjax.models.wide_resnet import WideResNet
 TABLE = {
     "mnist_cnn": MnistCNN,
     "mobilenet_v2": MobileNetV2,
+    "mobilenet_v3_large": MobileNetV3Large,
+    "mobilenet_v3_small": MobileNetV3Small,
     "preact_resnet18": PreActResNet,
     "resnet18": ResNet,
     "small_cnn": SmallCNN,
@@ -43,8 +46,9 @@ def make(
     """Makes a network, in evaluation mode, with its initial parameters.
 
     Args:
-        name: 'small_cnn' (options width, convs), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks), 'preact_resnet18' (width,
-            blocks), 'wide_resnet' (depth, width, dropout), 'vgg16_bn' (width, groups) or 'mobilenet_v2' (width, blocks).
+        name: 'small_cnn' (options width, convs, embedding), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks, embedding),
+            'preact_resnet18' (width, blocks), 'wide_resnet' (depth, width, dropout), 'vgg16_bn' (width, groups), 'mobilenet_v2'
+            (width, blocks), 'mobilenet_v3_small' or 'mobilenet_v3_large' (width, blocks, dropout).
         num_classes: at least 2.
         image_shape: (height, width, channels) of the images it will be given.
         mean: taken off the images first, in units of [0, 1] pixels: one number, or one a channel.

@@ -35,13 +35,28 @@ class ResNet(layers.Classifier):
     The ImageNet stem is torchvision's (7x7 convolution and 3x3 max pooling, both of stride 2), the CIFAR stem one 3x3 convolution.
     ResNet-18 for 10 classes has 11,173,962 parameters with the CIFAR stem and 11,181,642 with the ImageNet stem. It starts as
     torchvision's: convolutions He normal (fan_out), batch norm 1 and 0, head torch's default with its random bias.
+
+    `embedding` above 0 puts relu and a linear layer of that size between pooling and head, without activation behind it: features are
+    then its output. (With 128 it is the network of the discriminative-loss paper, Appendix H.1: 11,235,786 parameters with the CIFAR
+    stem.)
     """
 
-    def __init__(self, spec: layers.Spec, rngs: nnx.Rngs, *, stem: str = "cifar", width: int = 64, blocks: Sequence[int] = (2, 2, 2, 2)):
+    def __init__(
+        self,
+        spec: layers.Spec,
+        rngs: nnx.Rngs,
+        *,
+        stem: str = "cifar",
+        width: int = 64,
+        blocks: Sequence[int] = (2, 2, 2, 2),
+        embedding: int = 0,
+    ):
         if stem not in ("cifar", "imagenet"):
             raise InputError(f"stem must be 'cifar' or 'imagenet', got {stem!r}.")
         if width < 1 or not blocks or min(blocks) < 1:
             raise InputError(f"a residual network needs a width and blocks of at least 1, got width={width}, blocks={tuple(blocks)}.")
+        if embedding < 0:
+            raise InputError(f"embedding is the size of a layer before the head, 0 for none, got {embedding}.")
         self.stem = stem
         super().__init__(spec, smallest=2 ** (len(blocks) - 1) * (4 if stem == "imagenet" else 1))
         size, stride = (7, 2) if stem == "imagenet" else (3, 1)
@@ -55,6 +70,10 @@ class ResNet(layers.Classifier):
                 channels = outputs
             ends.append(len(self.blocks) - 1)
         self.ends = tuple(ends)
+        self.embeds = embedding > 0
+        if self.embeds:
+            self.embedding = layers.linear(channels, embedding, rngs=rngs, bias_init=initial.uniform(channels**-0.5))
+            channels = embedding
         self.head = layers.linear(channels, spec.num_classes, rngs=rngs, bias_init=initial.uniform(channels**-0.5))
 
     def trunk(self, x: Array, keys: Keys | None) -> tuple[Array, tuple[Array, ...]]:
@@ -67,4 +86,5 @@ class ResNet(layers.Classifier):
             x = self.run(block, x)
             if i in self.ends:
                 maps.append(x)
-        return layers.global_pool(x), tuple(maps)
+        pooled = layers.global_pool(x)
+        return self.embedding(nnx.relu(pooled)) if self.embeds else pooled, tuple(maps)

@@ -30,16 +30,22 @@ class SmallCNN(layers.Classifier):
 
     Parameters for c channels, k classes and one convolution a block: 9 (c w + 10 w^2) + 14 w + (4 w + 1) k. With width 16, one
     channel and 10 classes that is 24,058; with width 32, three channels and 10 classes 94,762.
-    Convolutions start as He normal (fan_out), the head as torch's default with bias 0.
+    Convolutions start as He normal (fan_out), the head as torch's default with bias 0. `embedding` is as in `resnet.ResNet`: relu and a
+    linear layer of that size before the head, which starts as the head does.
     """
 
-    def __init__(self, spec: layers.Spec, rngs: nnx.Rngs, *, width: int = 16, convs: int = 1):
+    def __init__(self, spec: layers.Spec, rngs: nnx.Rngs, *, width: int = 16, convs: int = 1, embedding: int = 0):
         super().__init__(spec, smallest=4)
         if width < 1 or convs < 1:
             raise InputError(f"small_cnn needs width and convs of at least 1, got width={width}, convs={convs}.")
+        if embedding < 0:
+            raise InputError(f"embedding is the size of a layer before the head, 0 for none, got {embedding}.")
         channels = (spec.image_shape[2], width, 2 * width, 4 * width)
         self.blocks = nnx.List([ConvBlock(a, b, convs=convs, spec=spec, rngs=rngs) for a, b in itertools.pairwise(channels)])
-        self.head = layers.linear(4 * width, spec.num_classes, rngs=rngs)
+        self.embeds = embedding > 0
+        if self.embeds:
+            self.embedding = layers.linear(4 * width, embedding, rngs=rngs)
+        self.head = layers.linear(embedding or 4 * width, spec.num_classes, rngs=rngs)
 
     def trunk(self, x: Array, keys: Keys | None) -> tuple[Array, tuple[Array, ...]]:
         """See `Classifier.trunk`; blocks are the outputs of the three blocks, before pooling."""
@@ -47,4 +53,5 @@ class SmallCNN(layers.Classifier):
         for i, block in enumerate(self.blocks):
             x = self.run(block, layers.max_pool(x, size=2, stride=2) if i else x)
             maps.append(x)
-        return layers.global_pool(x), tuple(maps)
+        pooled = layers.global_pool(x)
+        return self.embedding(nnx.relu(pooled)) if self.embeds else pooled, tuple(maps)

@@ -32,11 +32,16 @@ def count(name, **options):
         (14_728_266, "vgg16_bn", (32, 32, 3), {}),
         (14_728_266, "vgg16_bn", (64, 64, 3), {}),
         (2_296_922, "mobilenet_v2", (32, 32, 3), {}),
+        (4_214_842, "mobilenet_v3_large", (224, 224, 3), {}),
+        (5_483_032, "mobilenet_v3_large", (32, 32, 3), {"num_classes": 1000}),
+        (1_528_106, "mobilenet_v3_small", (400, 500, 3), {}),
+        (2_542_856, "mobilenet_v3_small", (32, 32, 3), {"num_classes": 1000}),
+        (11_235_786, "resnet18", (32, 32, 3), {"embedding": 128}),
     ],
 )
 def test_parameter_counts(expected, name, shape, options):
     # Kills: a bias or a batch norm too many or too few, another width, a projection where none is.
-    assert count(name, num_classes=10, image_shape=shape, **options) == expected
+    assert count(name, **{"num_classes": 10, "image_shape": shape, **options}) == expected
 
 
 CASES = reference.load("models/forward.json")["cases"] if reference.HERE.joinpath("models/forward.json").is_file() else []
@@ -178,6 +183,11 @@ def test_numbers_of_numpy_are_numbers():
         (r"preact_resnet18 needs a width and blocks.*width=0", {"name": "preact_resnet18", "width": 0}),
         (r"mobilenet_v2 needs a width above 0.*width=-1", {"name": "mobilenet_v2", "width": -1}),
         (r"one to 7 blocks of at least 1.*blocks=\(\)", {"name": "mobilenet_v2", "blocks": ()}),
+        (r"mobilenet_v3_small needs a width above 0.*width=0", {"name": "mobilenet_v3_small", "width": 0}),
+        (r"at most \(1, 2, 3, 4, 2, 3\).*blocks=\(2,\)", {"name": "mobilenet_v3_large", "blocks": (2,)}),
+        (r"\(28, 28, 3\).*too small for mobilenet_v3_small.*32x32", {"name": "mobilenet_v3_small", "image_shape": (28, 28, 3)}),
+        ("embedding is the size of a layer.*got -1", {"name": "resnet18", "embedding": -1}),
+        ("embedding is the size of a layer.*got -1", {"embedding": -1}),
         ("image_shape must be", {"image_shape": (32, 32)}),
         ("num_classes must be at least 2, got 1", {"num_classes": 1}),
         ("mean has 2 values, the images have 3 channels", {"mean": (0.5, 0.5)}),
