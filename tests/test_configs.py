@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from configs import recipes
 from robustjax import augment
 from robustjax.core import registry
-from robustjax.train import adversarial, settings
+from robustjax.train import adversarial, discriminative, settings
 
 FILES = sorted(
     path for path in (Path(__file__).parents[1] / "configs").rglob("*.py") if path.parent.name != "configs" and path.stem != "__init__"
@@ -30,6 +31,9 @@ def variants(name: str):
     if name.startswith("rat/"):
         yield from ("order=0", "order=1,model=wrn,awp=on", "method=madry,awp=on,threat=l2", "method=released,model=vgg16")
         yield from ("average=swa,model=mobilenet,quick", "average=ema,model=small,quick")
+    elif name.startswith("discriminative/"):
+        yield from (f"method={method}" for method in recipes.NOISE_METHODS)
+        yield "weighting=paper"
     elif "cifar" in name:
         yield from ("model=resnet18", "model=small,quick")
 
@@ -44,7 +48,7 @@ def test_configurations_are_plain_and_known(name, text):
     augment.compose([(stage, checked["augment_options"].get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
     objective = dict(checked["objective"])
     if objective["name"] != "classification":
-        registry.make(adversarial.TABLE, objective.pop("name"), **objective)()
+        registry.make(adversarial.TABLE | discriminative.TABLE, objective.pop("name"), **objective)()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -55,8 +59,9 @@ def test_heads_say_command_cost_and_number(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mirrored_digits(name):
+    # The discriminative-loss paper prints that it mirrors SVHN; a folder of images is mirrored by the stage 'flip'.
     config = module(name).get_config()
-    assert ("crop_flip" in config.augment) == ("cifar" in name)
+    assert ("crop_flip" in config.augment) == ("cifar" in name or name == "discriminative/svhn")
 
 
 def test_the_papers_settings():
@@ -69,12 +74,45 @@ def test_the_papers_settings():
     assert spider.evaluation.attacks.pgd_l2.to_dict() == {"norm": "l2", "eps": 0.5, "step_size": 1 / 800, "steps": 20}
     # Appendix E.1.1: selected on validation images under C-bar; for digits and MNIST the papers do not say so.
     selected = {name: module(name).get_config().selection.data for name in NAMES}
-    assert selected == {name: "cbar" if "cifar" in name and not name.startswith("rat/") else "clean" for name in NAMES}
+    assert selected == {
+        name: "cbar" if "cifar" in name and name.split("/")[0] in ("spider", "esp", "baselines") else "clean" for name in NAMES
+    }
     assert module("esp/mnist").get_config().evaluation.benchmark == "mnist_c"
     for name, gamma, classes in (("cifar10", 10, 10), ("cifar100", 50, 100), ("mnist", 10, 10)):
         esp = module(f"esp/{name}").get_config()
         assert esp.method.xi == pytest.approx(float(augment.xi_from_ratio(gamma, num_classes=classes)), abs=1e-3)
         assert esp.method.tau == esp.method.epsilon and (esp.optimizer.lr, esp.optimizer.momentum) == (0.1, 0.9)
+
+
+def test_the_settings_of_the_discriminative_loss():
+    # Section 7.1 and appendix H; the released code's weighting and momentum.
+    wanted = {"delta_v": 0.5, "momentum": 0.99, "beta": 1.0, "gamma_reg": 1e-3}
+    for name, stddev, delta_d in (("cifar10", 0.06, 5.0), ("svhn", 0.15, 5.0), ("image_folder", 40 / 255, 3.0)):
+        config = module(f"discriminative/{name}").get_config()
+        objective = config.objective.to_dict()
+        assert wanted.items() <= objective.items() and (objective["stddev"], objective["delta_d"]) == (stddev, delta_d)
+        assert (objective["alpha"], objective["noisy"]) == (0.5, 0.5)
+        assert module(f"discriminative/{name}").get_config("method=noisy").method.to_dict() == {"name": "gaussian_noise", "std": stddev}
+        if name != "image_folder":
+            assert (config.epochs, config.batch_size, config.schedule.boundaries, config.schedule.factor) == (200, 64, (60, 120, 160), 0.2)
+            assert (config.optimizer.lr, config.optimizer.nesterov, config.optimizer.weight_decay) == (1e-3, True, 5e-4)
+            assert config.model.to_dict() == {"name": "resnet18", "options": {"embedding": 128}}
+    assert (config.optimizer.name, config.optimizer.lr, config.epochs, config.schedule.boundaries) == ("adam", 1e-4, 70, (50,))
+    assert set(config.augment_options.color_jitter.to_dict().values()) == {0.3} and config.augment_options.rotation.degrees == 10
+    ablation = {
+        text: module("discriminative/cifar10").get_config(f"method={text}").objective
+        for text in ("clean", "center", "margin", "reg0", "reg1")
+    }
+    weights = {text: (o.alpha, o.noisy, o.beta, o.gamma_reg) for text, o in ablation.items()}
+    assert weights == {
+        "center": (1, 0, 0, 1e-3),
+        "margin": (0, 0, 1, 1e-3),
+        "clean": (1, 0, 1, 1e-3),
+        "reg0": (1, 0, 1, 0),
+        "reg1": (1, 0, 1, 1),
+    }
+    printed = module("discriminative/cifar10").get_config("weighting=paper").objective
+    assert (printed.alpha, printed.noisy) == (1, 1)
 
 
 def test_the_settings_of_adversarial_training():

@@ -7,9 +7,15 @@ One PRNG key for each example (`core.example_keys`); images float (b, h, w, c) i
 and `compose` are for configurations: augmentations by name, and in chains.
 """
 
-from robustjax.augment.basic import random_crop, random_flip
+from robustjax.augment.augmix import augmix
+from robustjax.augment.basic import cutout, random_crop, random_flip
+from robustjax.augment.color import color_jitter
 from robustjax.augment.esp import esp
+from robustjax.augment.fractals import fractals
+from robustjax.augment.geometry import perspective, rotation
+from robustjax.augment.mixup import cutmix, mixup
 from robustjax.augment.noise import gaussian_noise, l2_ball, l2_sphere, l2_uniform_radius, uniform_noise
+from robustjax.augment.pixmix import pixmix
 from robustjax.augment.radius import ball_radius, truncated_normal_radius, uniform_radius
 from robustjax.augment.registry import STRENGTH, TABLE, compose
 from robustjax.augment.smoothing import exponential_confidence, soft_targets, xi_from_ratio
@@ -19,17 +25,26 @@ from robustjax.augment.spider import spider
 __all__ = [
     "STRENGTH",
     "TABLE",
+    "augmix",
     "ball_radius",
+    "color_jitter",
     "compose",
+    "cutmix",
+    "cutout",
     "esp",
     "exponential_confidence",
+    "fractals",
     "gaussian_noise",
     "l2_ball",
     "l2_sphere",
     "l2_uniform_radius",
+    "mixup",
+    "perspective",
+    "pixmix",
     "random_crop",
     "random_flip",
     "rescale_to_box",
+    "rotation",
     "soft_targets",
     "sphere_directions",
     "spider",

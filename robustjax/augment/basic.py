@@ -1,4 +1,4 @@
-"""Crop and flip, drawn for each example on its own."""
+"""Crop, flip and cutout, drawn for each example on its own."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from robustjax.augment.mixup import box_side
 from robustjax.core import check
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Keys, KeysLike
@@ -65,3 +66,33 @@ def random_flip(keys: KeysLike, images: ArrayLike) -> Float[Array, "b h w c"]:
     check.check_keys(keys, images.shape[0])
     mirrored = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
+def cutout(keys: KeysLike, images: ArrayLike, *, size: int) -> Float[Array, "b h w c"]:
+    """Blackens a square of each image, around a pixel that is uniform over it; what lies outside is cut off.
+
+    DeVries & Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout". The released code blackens normalised
+    images, whose 0 is the mean of the data; here it is black.
+
+    Args:
+        keys: one PRNG key for each image.
+        images: float (b, h, w, c) in [0, 1].
+        size: side of the square in pixels, at least 0; the paper's is 16 for CIFAR-10 and 8 for CIFAR-100. At 0 images stay as they are.
+
+    Returns:
+        Like `images`.
+
+    Raises:
+        InputError: for a negative size, or images that are not float (b, h, w, c) in [0, 1].
+
+    >>> int(jnp.sum(1 - cutout(jax.random.split(jax.random.key(0), 1), jnp.ones((1, 9, 9, 1)), size=1)))
+    1
+    """
+    images = check.check_images(images)
+    check.check_keys(keys, images.shape[0])
+    if size < 0:
+        raise InputError(f"size must be >= 0, got {size}.")
+    shape = images.shape[1:3]
+    centre = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, jnp.asarray(shape, jnp.int32), jnp.int32))(keys)
+    rows, columns = (box_side(length, centre[:, axis], size) for axis, length in enumerate(shape))
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], 0, images)

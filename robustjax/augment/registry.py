@@ -3,18 +3,23 @@
     stage = compose((("crop_flip", {"pad": 4}), ("spider", {"tau": 8.0, "xi": 0.3})))
     images, targets = stage(keys, images, targets)
 
-`targets` are distributions (b, k), from which stages read the number of classes. Numbers among the options may be traced,
-except `pad`.
+`targets` are distributions (b, k), from which stages read the number of classes. Real numbers among the options may be traced.
+Examples do not depend on each other, except in `mixup` and `cutmix`, which take partners from the batch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from robustjax.augment import basic, noise
+from robustjax.augment import basic, color, geometry, noise
+from robustjax.augment.augmix import augmix
 from robustjax.augment.esp import esp
+from robustjax.augment.mixup import cutmix, mixup
+from robustjax.augment.pixmix import mixing_pictures, pixmix
+from robustjax.augment.rows import moved
 from robustjax.augment.smoothing import as_targets, soft_targets
 from robustjax.augment.spider import spider
 from robustjax.core import check, numerics, registry
@@ -44,6 +49,38 @@ def crop_flip(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, pad: int
     """`random_crop`, then `random_flip`: what CIFAR is usually trained with."""
     check.check_keys(keys)
     return basic.random_flip(stream(keys, 1), basic.random_crop(stream(keys, 0), images, pad=pad)), _targets(targets)
+
+
+def cutout(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, size: int) -> Pair:
+    """`cutout`."""
+    return basic.cutout(keys, images, size=size), _targets(targets)
+
+
+def color_jitter(
+    keys: KeysLike,
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    brightness: Scalar = 0.0,
+    contrast: Scalar = 0.0,
+    saturation: Scalar = 0.0,
+    hue: Scalar = 0.0,
+) -> Pair:
+    """`color_jitter`."""
+    out = color.color_jitter(keys, images, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue)
+    return out, _targets(targets)
+
+
+def rotation(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, degrees: Scalar, fill: str = "black") -> Pair:
+    """`rotation`."""
+    return geometry.rotation(keys, images, degrees=degrees, fill=fill), _targets(targets)
+
+
+def perspective(
+    keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, distortion_scale: Scalar = 0.5, p: Scalar = 0.5, fill: str = "black"
+) -> Pair:
+    """`perspective`."""
+    return geometry.perspective(keys, images, distortion_scale=distortion_scale, p=p, fill=fill), _targets(targets)
 
 
 def spider_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, tau: Scalar, xi: Scalar) -> Pair:
@@ -105,11 +142,59 @@ def uniform_noise(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, ampl
     return noise.uniform_noise(keys, images, amplitude=amplitude), _targets(targets)
 
 
+def mixup_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
+    """`mixup` with the next example of the batch, see `_next`. Softened targets are mixed too, so it goes before or after SPIDER."""
+    images, targets = none(keys, images, targets)
+    return mixup(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
+
+
+def cutmix_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
+    """`cutmix` with the next example of the batch, see `_next`."""
+    images, targets = none(keys, images, targets)
+    return cutmix(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
+
+
+def augmix_stage(
+    keys: KeysLike,
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    severity: Scalar = 3.0,
+    width: int = 3,
+    depth: int = -1,
+    alpha: Scalar = 1.0,
+    all_ops: bool = False,
+) -> Pair:
+    """`augmix`: one view, without the consistency loss."""
+    return augmix(keys, images, severity=severity, width=width, depth=depth, alpha=alpha, all_ops=all_ops), _targets(targets)
+
+
+def pixmix_stage(
+    keys: KeysLike,
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    k: int = 4,
+    beta: Scalar = 3.0,
+    severity: Scalar = 3.0,
+    mixers: int = 10_000,
+) -> Pair:
+    """`pixmix` with pictures out of a set of `mixers` of `fractals`. (Pictures from a folder it does not take.)"""
+    images = check.check_images(images)
+    check.check_keys(keys, images.shape[0])
+    pictures = mixing_pictures(stream(keys, 1), images.shape[1:], count=mixers)
+    return pixmix(stream(keys, 0), images, pictures, k=k, beta=beta, severity=severity), _targets(targets)
+
+
 TABLE: dict[str, Callable[..., Pair]] = {
     "none": none,
     "crop": crop,
     "flip": flip,
     "crop_flip": crop_flip,
+    "cutout": cutout,
+    "color_jitter": color_jitter,
+    "rotation": rotation,
+    "perspective": perspective,
     "spider": spider_stage,
     "esp": esp_stage,
     "no_ls": no_ls,
@@ -118,11 +203,19 @@ TABLE: dict[str, Callable[..., Pair]] = {
     "l2_ball": l2_ball,
     "gaussian_noise": gaussian_noise,
     "uniform_noise": uniform_noise,
+    "mixup": mixup_stage,
+    "cutmix": cutmix_stage,
+    "augmix": augmix_stage,
+    "pixmix": pixmix_stage,
 }
 
 # The options that must all be 0 for an entry to change nothing. Entries that are not listed have no such setting.
 STRENGTH: dict[str, tuple[str, ...]] = {
     "crop": ("pad",),
+    "cutout": ("size",),
+    "color_jitter": ("brightness", "contrast", "saturation", "hue"),
+    "rotation": ("degrees",),
+    "perspective": ("distortion_scale",),
     "spider": ("tau",),
     "esp": ("epsilon", "tau"),
     "no_ls": ("tau",),
@@ -162,6 +255,19 @@ def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[KeysLi
         return images, targets
 
     return stage
+
+
+def _next(images: Float[Array, "b h w c"], targets: Float[Array, "b k"]) -> Pair:
+    """Returns the partner of each example: the next one of the device's batch, of the last one the first.
+
+    Batches are shuffled, so partners are random; which they are depends on the batch and, at its ends, on the number of devices.
+    """
+    return _rolled(images), _rolled(targets)
+
+
+@jax.jit
+def _rolled(rows: Array) -> Array:
+    return moved(lambda rows: jnp.roll(rows, -1, axis=0), rows)
 
 
 def _targets(targets: ArrayLike) -> Float[Array, "b k"]:

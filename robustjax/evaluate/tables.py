@@ -56,7 +56,7 @@ def _validation(row: dict) -> str:
 
 def _begun(row: dict) -> str:
     """Returns with what weights training began, where these were not random."""
-    return f"begun with the weights of the runs {', '.join(row['init'])}" if row.get("init") else ""
+    return f"begun with the weights of {', '.join(row['init'])}" if row.get("init") else ""
 
 
 def _terms(terms: dict) -> str:

@@ -1,12 +1,12 @@
 """Image operations that augmentations and corruptions share.
 
 Filters, colour spaces, resampling, warps, streaks of motion, plasma fractals, pictures of ice; and, as modules, what computes as
-other libraries do: `jpeg` (libjpeg-turbo), `edges` (OpenCV), `canny` (scikit-image).
+other libraries do: `jpeg` (libjpeg-turbo), `edges` (OpenCV), `canny` (scikit-image), `pil` (Pillow).
 
 Images are float (b, h, w, c); what each function asks of their range it says itself.
 """
 
-from robustjax.imaging import canny, edges, jpeg
+from robustjax.imaging import canny, edges, jpeg, pil
 from robustjax.imaging.color import hsv_to_rgb, luma, rgb_to_hsv, room_for_square
 from robustjax.imaging.filters import correlate, cut_gaussian_taps, gaussian_matrix, gaussian_taps, smooth
 from robustjax.imaging.ice import ice_pictures
@@ -32,6 +32,7 @@ __all__ = [
     "ice_pictures",
     "jpeg",
     "luma",
+    "pil",
     "plasma",
     "plasma_draws",
     "rgb_to_hsv",

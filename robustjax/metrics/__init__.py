@@ -12,6 +12,7 @@ from robustjax.metrics.flatness import (
     loss_at_distance,
     weight_space_loss,
 )
+from robustjax.metrics.geometry import LossStability, class_dispersion, class_margins, feature_stability, loss_stability
 from robustjax.metrics.landscape import input_landscape, weight_landscape
 from robustjax.metrics.reference import Reference, corruption_reference
 from robustjax.metrics.thickness import boundary_thickness, other_classes, segment_gaps, thickness_of_gaps
@@ -19,15 +20,19 @@ from robustjax.metrics.thickness import boundary_thickness, other_classes, segme
 __all__ = [
     "CalibrationSums",
     "CorruptionError",
+    "LossStability",
     "Reference",
     "boundary_thickness",
     "calibration_error",
     "calibration_sums",
+    "class_dispersion",
+    "class_margins",
     "confidence",
     "correct",
     "corruption_reference",
     "directional_curvature",
     "expected_calibration_error",
+    "feature_stability",
     "filter_normalize",
     "gaussian_direction",
     "hessian_top_eigenvalue",
@@ -35,6 +40,7 @@ __all__ = [
     "input_curvature",
     "input_landscape",
     "loss_at_distance",
+    "loss_stability",
     "mean_corruption_error",
     "nll",
     "other_classes",

@@ -12,7 +12,7 @@ from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import adversarial, augmented, objectives, schedules, settings, state, step
+from robustjax.train import adversarial, augmented, discriminative, objectives, schedules, settings, state, step
 
 
 class Experiment(NamedTuple):
@@ -96,8 +96,14 @@ def initial_state(experiment: Experiment) -> state.TrainState:
     """Returns the state before the first step."""
     optimizer = experiment.config["optimizer"]
     averaged = bool(optimizer["ema"] or optimizer["swa_epoch"])
+    objective = experiment.objective
     return state.create(
-        experiment.params, experiment.batch_stats, experiment.optimizer, averaged=averaged, terms=experiment.objective.terms
+        experiment.params,
+        experiment.batch_stats,
+        experiment.optimizer,
+        averaged=averaged,
+        terms=objective.terms,
+        memory=objective.memory(experiment.params),
     )
 
 
@@ -112,10 +118,10 @@ def _objective(config: dict, params: dict) -> objectives.Objective:
         return objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
     if config["loss"] != "cross_entropy":
         raise InputError(f"config.loss = {config['loss']!r} is of the objective 'classification'; {name!r} is made of cross_entropy.")
-    known = {"classification": None, **adversarial.TABLE}
-    if name not in known:
-        raise registry.unknown("objective", str(name), known)
-    made = registry.make(adversarial.TABLE, name, kind="objective", **options)()
+    made_here = adversarial.TABLE | discriminative.TABLE
+    if name not in made_here:
+        raise registry.unknown("objective", str(name), ["classification", *made_here])
+    made = registry.make(made_here, name, kind="objective", **options)()
     # Groups of weights are checked by drawing from them; nothing is computed.
     if options.get("groups"):
         jax.eval_shape(lambda: losses.weight_noise(jax.random.key(0), params, stddev=1.0, groups=options["groups"]))
@@ -137,7 +143,8 @@ def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
         size = 28 if config["model"]["name"] == "mnist_cnn" else 32
         fallback = {**wanted, "name": "digits", "options": {"size": size}}
         # Digits must not be mirrored.
-        config = {**config, "data": fallback, "augment": tuple(name.replace("crop_flip", "crop") for name in config["augment"])}
+        stages = tuple(name.replace("crop_flip", "crop") for name in config["augment"] if name != "flip")
+        config = {**config, "data": fallback, "augment": stages}
         notes = (*notes, f"digits at {size} px in place of {wanted['name']}: {error}")
         return config, data.make("digits", dir="", size=size), notes
 

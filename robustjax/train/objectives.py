@@ -32,8 +32,10 @@ class Given(NamedTuple):
     targets: Float[Array, "b k"]
     labels: Int[Array, " b"]
     keys: Keys  # one an example: of the network
-    attack_keys: Keys  # and of the attack on it
+    attack_keys: Keys  # and of what is drawn to disturb it: the attack's start, or noise
     key: Key[Array, ""]  # of the step, the same on all devices
+    second: tuple[Float[Array, "b h w c"], Float[Array, "b k"]] | None = None  # images and targets augmented by other draws, see `views`
+    memory: Any = None  # what the step before left, see Objective.memory
 
 
 class Loss(NamedTuple):
@@ -43,6 +45,7 @@ class Loss(NamedTuple):
     batch_stats: dict[str, Array]
     logits: Float[Array, "b k"]  # by which the training accuracy is counted
     terms: dict[str, Float[Array, ""]]
+    memory: Any = ()  # for the step after, the same on all devices
 
 
 class Objective(NamedTuple):
@@ -52,6 +55,8 @@ class Objective(NamedTuple):
     loss: Callable[..., Loss]
     ascent: Callable[..., Loss]  # what adversarial weight perturbation climbs with config.awp.loss = 'base'
     terms: tuple[str, ...] = ()  # names of Loss.terms
+    views: int = 1  # 2: every example is augmented twice, see Given.second
+    memory: Callable[[dict], Any] = lambda params: ()  # returns, from the parameters, the memory before the first step
 
 
 def classification(loss_fn: Callable) -> Objective:

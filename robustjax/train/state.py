@@ -1,7 +1,7 @@
 """The training state: everything that a step changes, and nothing else."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,10 @@ class Sums(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Parameters and what goes with them after `step` steps. `ema` holds averaged (EMA or SWA) weights and statistics, or is empty."""
+    """Parameters and what goes with them after `step` steps.
+
+    `ema` holds averaged (EMA or SWA) weights and statistics, or is empty; `memory` what the objective keeps from step to step, or is empty.
+    """
 
     step: Int[Array, ""]
     params: dict[str, Array]
@@ -28,6 +31,7 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
     ema: dict[str, dict[str, Array]]
     sums: Sums
+    memory: Any = ()
 
 
 def zero_sums(terms: Sequence[str] = ()) -> Sums:
@@ -37,11 +41,17 @@ def zero_sums(terms: Sequence[str] = ()) -> Sums:
 
 
 def create(
-    params: dict, batch_stats: dict, optimizer: optax.GradientTransformation, *, averaged: bool, terms: Sequence[str] = ()
+    params: dict,
+    batch_stats: dict,
+    optimizer: optax.GradientTransformation,
+    *,
+    averaged: bool,
+    terms: Sequence[str] = (),
+    memory: Any = (),
 ) -> TrainState:
-    """Returns the state before the first step; with `averaged` a second set of weights, of an objective whose losses have `terms`."""
+    """Returns the state before the first step; with `averaged` a second set of weights, with `terms` and `memory` of its objective."""
     average = {"params": jax.tree.map(jnp.copy, params), "batch_stats": jax.tree.map(jnp.copy, batch_stats)} if averaged else {}
-    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), average, zero_sums(terms))
+    return TrainState(jnp.int32(0), params, batch_stats, optimizer.init(params), average, zero_sums(terms), memory)
 
 
 def evaluated(state: TrainState) -> tuple[dict, dict]:

@@ -72,8 +72,18 @@ def make_step(
         augment_keys, model_keys = rng.stream(keys, 0), rng.stream(keys, 1)
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
+        second = augment(rng.stream(keys, 3), images, targets) if objective.views == 2 else None
         images, targets = augment(augment_keys, images, targets)
-        given = Given(images, targets, batch.labels, model_keys, rng.stream(keys, 2), jax.random.fold_in(step_key, _WEIGHTS))
+        given = Given(
+            images,
+            targets,
+            batch.labels,
+            model_keys,
+            rng.stream(keys, 2),
+            jax.random.fold_in(step_key, _WEIGHTS),
+            second,
+            state.memory,
+        )
         prepared = jax.lax.stop_gradient(objective.prepare(network, state.params, state.batch_stats, given))
         rest = (state.batch_stats, given, prepared)
 
@@ -93,7 +103,7 @@ def make_step(
         loss, terms = jax.lax.pmean((found.value, found.terms), AXIS)
         correct = jax.lax.psum(jnp.sum(jnp.argmax(found.logits, -1) == batch.labels), AXIS)
         sums = _add(state.sums, loss, terms, correct, jax.lax.psum(batch.labels.shape[0], AXIS), state.step)
-        return TrainState(state.step + 1, params, found.batch_stats, opt_state, averaged, sums)
+        return TrainState(state.step + 1, params, found.batch_stats, opt_state, averaged, sums, found.memory)
 
     return step
 

@@ -1,0 +1,17 @@
+"""Discriminative loss with Gaussian noise injection on your own images, one folder a class, as for the paper's road images.
+
+Paper: "Discriminative loss with Gaussian noise injection", section 7.1, Tables 3 and 4, appendix H.2; noise of 40/255, delta_d 3.
+Command: python launch/train.py --config=configs/discriminative/image_folder.py --config.data.dir=FOLDER --workdir=runs/full_folder
+ImageNet's weights: --config.init=mobilenet_v3_large.pth, torchvision's file. Size: --config.data.options.size="(224, 224)".
+Cost: 70 epochs; an image of 400x500 costs MobileNetV3 large about 0.9 GFLOP forward.
+Expected: nothing of the paper's can be had again, whose images are private.
+Options behind ':': quick; model=large|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment).
+"""
+
+from configs import common, recipes
+
+
+def get_config(text=None):
+    """Returns the configuration; see the head of this file for what may stand behind ':'."""
+    return common.with_options(text, recipes.folder_of_noise, model="large", **recipes.DISCRIMINATIVE)

@@ -1,0 +1,146 @@
+"""AugMix: chains of simple operations, mixed with each other and with the image."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from robustjax.augment.rows import moved
+from robustjax.core import check, numerics, rng
+from robustjax.core.check import InputError
+from robustjax.core.types import ArrayLike, Keys, KeysLike
+from robustjax.imaging import pil
+
+Images = Float[Array, "b h w c"]
+
+_LONGEST = 3  # of chains of random length
+_PARTS = 8  # of a batch of operations, see `apply_ops`
+NO_OP = -1
+"""In place of a position in pil.OPS: the image stays."""
+
+
+def augmix(
+    keys: KeysLike,
+    images: ArrayLike,
+    *,
+    severity: Any = 3.0,
+    width: Any = 3,
+    depth: Any = -1,
+    alpha: Any = 1.0,
+    all_ops: bool = False,
+) -> Images:
+    """Mixes each image with `width` chains of operations on it: (1 - m) x + m sum_i w_i chain_i(x).
+
+    w ~ Dirichlet(alpha, ..., alpha), m ~ Beta(alpha, alpha); a chain is 1 to 3 operations, drawn with replacement from Pillow's
+    autocontrast, equalize, posterize, rotate, solarize, shear and translate, each at a level of its own (`imaging.pil`). As in the
+    released code chains are computed in 8 bits and not rounded afterwards. It mixes normalised images; as that is linear and
+    the weights sum to 1, mixing before the normalisation is the same.
+
+    This is one augmented view. The consistency loss (`losses.jsd_consistency`) compares two of them, by keys of their own, with the image.
+
+    Args:
+        keys: one PRNG key for each image.
+        images: float (b, h, w, 1 or 3) in [0, 1], h and w at least 3; chains begin with them rounded to 1/255.
+        severity: largest level, 0.1 to 10; the paper's is 3 for CIFAR. May be traced, like alpha.
+        width: number of chains, at least 1.
+        depth: operations in each chain; -1 draws 1, 2 or 3 for each.
+        alpha: above 0.
+        all_ops: draw from color, contrast, brightness and sharpness as well, which overlap with the corruptions of -C benchmarks.
+
+    Returns:
+        Like `images`, at least float32, in [0, 1].
+
+    Raises:
+        InputError: for an option out of range, keys that are not one for each image, or other images.
+
+    References:
+        Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty", ICLR 2020.
+
+    >>> augmix(jax.random.split(jax.random.key(0), 2), jnp.full((2, 8, 8, 3), 0.5), width=1, depth=1).shape
+    (2, 8, 8, 3)
+    """
+    check_severity(severity)
+    if check.is_concrete(alpha):
+        number = check.as_number(alpha)
+        if number is None or not 0 < number < float("inf"):
+            raise InputError(f"alpha of AugMix must be above 0, got {alpha!r}.")
+    for name, value, unset in (("width", width, None), ("depth", depth, -1)):
+        if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != unset):
+            raise InputError(f"{name} of AugMix must be a whole number, at least 1{'' if unset is None else ' or -1'}, got {value!r}.")
+    images = check_operable(keys, images)
+    ops = pil.OPS if all_ops else pil.DEFAULT_OPS
+    return _augmix(images, keys, jnp.asarray(severity), jnp.asarray(alpha), width=width, depth=depth, ops=ops)
+
+
+@functools.partial(jax.jit, static_argnames=("width", "depth", "ops"))
+def _augmix(*given: Array, **options: Any) -> Images:
+    return moved(functools.partial(_mixed_chains, **options), *given)
+
+
+def _mixed_chains(
+    images: Images, keys: Keys, severity: Array, alpha: Array, *, width: int, depth: int, ops: tuple[str, ...]
+) -> Images:
+    b, dtype = images.shape[0], images.dtype
+    alpha = jnp.broadcast_to(alpha.astype(dtype), (width,))
+    weights = jax.vmap(lambda key: jax.random.dirichlet(key, alpha, (), dtype))(rng.stream(keys, 0))
+    share = jax.vmap(lambda key: jax.random.beta(key, alpha[0], alpha[0], (), dtype))(rng.stream(keys, 1))
+    of_chains = several(rng.stream(keys, 2), width)
+    length = jax.vmap(lambda key: jax.random.randint(key, (), 1, _LONGEST + 1, jnp.int32))(rng.stream(of_chains, 0))
+    chains = jnp.repeat(images, width, axis=0)
+    for step in range(_LONGEST if depth == -1 else depth):
+        draws = rng.stream(of_chains, 1 + step)
+        op_index = pil.sample_op(rng.stream(draws, 0), ops=ops)
+        if depth == -1:
+            op_index = jnp.where(step < length, op_index, NO_OP)
+        chains = apply_ops(chains, op_index, pil.sample_level(rng.stream(draws, 1), severity=severity))
+    return mixed(images, chains.reshape(b, width, *images.shape[1:]), weights, share)
+
+
+def mixed(images: Images, chains: Float[Array, "b n h w c"], weights: Float[Array, "b n"], share: Float[Array, " b"]) -> Images:
+    """Returns (1 - share) images + share sum_i weights_i chains_i, in [0, 1]."""
+    chain = jnp.sum(weights[:, :, None, None, None] * chains, axis=1)
+    share = share[:, None, None, None]
+    return jnp.clip((1 - share) * images + share * chain, 0, 1)
+
+
+def apply_ops(images: Images, op_index: Int[Array, " b"], level: Float[Array, " b"]) -> Images:
+    """Does what pil.apply_op does, in parts of the batch that hold like operations, so that few parts run more than one kernel.
+
+    Args:
+        images: float (b, h, w, 1 or 3) in [0, 1].
+        op_index: positions in pil.OPS, or NO_OP, which rounds the image to 1/255 only.
+        level: from pil.sample_level.
+    """
+    size = -(-len(images) // _PARTS)
+    order = jnp.argsort(op_index)  # pil.OPS lists the operations of a kernel together, nearly
+    parts = [jnp.pad(x[order], ((0, size * _PARTS - len(x)), *((0, 0),) * (x.ndim - 1))) for x in (images, op_index, level)]
+    done = jax.lax.map(lambda part: pil.apply_op(*part), tuple(x.reshape(_PARTS, size, *x.shape[1:]) for x in parts))
+    return done.reshape(-1, *images.shape[1:])[jnp.argsort(order)]
+
+
+def several(keys: Keys, count: int) -> Key[Array, " n"]:
+    """Returns `count` keys in place of each."""
+    return jax.vmap(lambda key: jax.random.split(key, count))(keys).reshape(-1)
+
+
+def check_operable(keys: KeysLike, images: ArrayLike) -> Images:
+    """Returns images in at least float32 that Pillow's operations can be applied to, one key for each.
+
+    Raises:
+        InputError: for others.
+    """
+    images = numerics.lift(check.check_images(images))
+    check.check_keys(keys, images.shape[0])
+    if images.shape[3] not in (1, 3) or min(images.shape[1:3]) < 3:
+        raise InputError(f"operations take images (b, h, w, c) of 1 or 3 channels and at least 3 x 3 pixels, got {images.shape}.")
+    return images
+
+
+def check_severity(severity: Any) -> None:
+    """Raises InputError for a level that is known and not one of `pil.sample_level`'s."""
+    if check.is_concrete(severity):
+        number = check.as_number(severity)
+        if number is None or not 0.1 <= number <= 10:
+            raise InputError(f"severity must be between 0.1 and 10, got {severity!r}.")

@@ -1,0 +1,189 @@
+"""Objectives of the discriminative-loss paper against their formulas, written out; training mode, batch norm and relu included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from robustjax import losses, models
+from robustjax.augment.noise import gaussian_noise
+from robustjax.core import example_keys, parallel, rng
+from robustjax.core.check import InputError
+from robustjax.train import build, discriminative, loop, step
+from robustjax.train.objectives import Given, Network
+from tests import tiny
+
+SHAPE, CLASSES, ROWS = (8, 8, 1), 3, 16
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A network with batch norm, relu and an embedding, its weights, and examples in two views."""
+    apply, params, stats = models.split(models.make("small_cnn", num_classes=CLASSES, image_shape=SHAPE, width=4, embedding=6))
+    draw = np.random.default_rng(0)
+    params = {name: value + 0.1 * draw.normal(size=value.shape).astype(np.float32) for name, value in params.items()}
+    labels = jnp.asarray(draw.integers(0, CLASSES, ROWS), jnp.int32)
+    keys, noise_keys = (example_keys(jax.random.key(seed), jnp.arange(ROWS)) for seed in (0, 2))
+    first, second = (jnp.asarray(draw.uniform(size=(ROWS, *SHAPE)), jnp.float32) for _ in range(2))
+    targets, others = jax.nn.one_hot(labels, CLASSES), 0.9 * jax.nn.one_hot(labels, CLASSES) + 0.1 / CLASSES
+    seen = losses.CentroidState(jnp.asarray(draw.normal(size=(CLASSES, 6)), jnp.float32), jnp.array([True, False, True]))
+    given = Given(first, targets, labels, keys, noise_keys, jax.random.key(1), (second, others), seen)
+    return Network(apply, apply, None), params, stats, given
+
+
+def of(objective, small):
+    """Returns params -> Loss, of an objective with what it prepares."""
+    network, _, stats, given = small
+
+    def loss(w):
+        fresh = given._replace(keys=jax.random.clone(given.keys), attack_keys=jax.random.clone(given.attack_keys))
+        return objective.loss(network, w, stats, fresh, jax.lax.stop_gradient(objective.prepare(network, w, stats, fresh)))
+
+    return jax.jit(loss)
+
+
+def cross_entropy(logits, targets):
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
+
+
+def same(found, wanted, atol=2e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=atol), found, wanted)
+
+
+def test_clean_and_noisy_is_one_batch(small):
+    # Kills: two passes, whose statistics and gradient differ; the clean view's targets for the noisy one; noise on the clean view.
+    network, params, stats, given = small
+    objective = discriminative.clean_and_noisy(stddev=0.2)
+
+    def by_hand(w):
+        noisy = gaussian_noise(jax.random.clone(given.attack_keys), given.second[0], std=0.2)
+        output, after = network.apply(w, stats, jnp.concatenate([given.images, noisy]), True)
+        return cross_entropy(output.logits, jnp.concatenate([given.targets, given.second[1]])), after
+
+    (value, after), grads = jax.jit(jax.value_and_grad(by_hand, has_aux=True))(params)
+    found = of(objective, small)(params)
+    same((found.value, found.batch_stats), (value, after))
+    same(jax.jit(jax.grad(lambda w: of(objective, small)(w).value))(params), grads)
+    assert objective.views == 2 and found.logits.shape == (ROWS, CLASSES)
+
+
+def test_stability_measures_one_image_and_its_copy(small):
+    # Kills: a squared distance; the second view in place of a copy; one pass over both; a gradient through one view alone.
+    network, params, stats, given = small
+    objective = discriminative.stability(stddev=0.2, weight=3.0)
+
+    def by_hand(w):
+        clean, after = network.apply(w, stats, given.images, True)
+        noisy, after = network.apply(w, after, gaussian_noise(jax.random.clone(given.attack_keys), given.images, std=0.2), True)
+        distance = jnp.mean(jnp.sqrt(jnp.sum((clean.features - noisy.features) ** 2, axis=1)))
+        return cross_entropy(clean.logits, given.targets) + 3 * distance, after
+
+    (value, after), grads = jax.jit(jax.value_and_grad(by_hand, has_aux=True))(params)
+    found = of(objective, small)(params)
+    same((found.value, found.batch_stats), (value, after))
+    same(jax.jit(jax.grad(lambda w: of(objective, small)(w).value))(params), grads)
+    assert objective.views == 1
+
+
+def test_discriminative_is_cross_entropy_and_its_terms(small):
+    # Kills: another view in a term; a weight on another term; centroids that stay as they were; a gradient that the noisy pass lacks.
+    network, params, stats, given = small
+    options = {"delta_v": 0.1, "delta_d": 2.0, "momentum": 0.7, "gamma": 0.3}
+    weights = {"alpha": 0.4, "beta": 0.6}
+    objective = discriminative.discriminative(stddev=0.2, delta_v=0.1, delta_d=2.0, momentum=0.7, gamma_reg=0.3, noisy=0.8, **weights)
+
+    def by_hand(w):
+        clean, after = network.apply(w, stats, given.images, True)
+        noisy, after = network.apply(w, after, gaussian_noise(jax.random.clone(given.attack_keys), given.second[0], std=0.2), True)
+        head = (w["head.kernel"], w["head.bias"])
+        ours = losses.discriminative_loss(clean.features, noisy.features, given.labels, given.memory, *head, lam=0.8, **options, **weights)
+        return cross_entropy(clean.logits, given.targets) + ours.total, (after, ours.state)
+
+    (value, (after, centroids)), grads = jax.jit(jax.value_and_grad(by_hand, has_aux=True))(params)
+    found = of(objective, small)(params)
+    same((found.value, found.batch_stats, found.memory), (value, after, centroids))
+    same(jax.jit(jax.grad(lambda w: of(objective, small)(w).value))(params), grads)
+    assert float(abs(found.memory.centroids - given.memory.centroids).max()) > 0.01 and set(found.terms) == set(objective.terms)
+    assert all(float(found.terms[name]) > 0 for name in objective.terms)
+
+
+def test_without_noise_there_is_one_pass(small):
+    # Kills: a second pass that moves the statistics and costs time where lambda is 0.
+    network, params, stats, given = small
+    objective = discriminative.discriminative(noisy=0.0)
+    found = of(objective, small)(params)
+    same(found.batch_stats, network.apply(params, stats, given.images, True)[1])
+    assert objective.views == 1 and objective.prepare(network, params, stats, given) is None
+
+
+OBJECTIVE = {"name": "discriminative", "stddev": 0.2, "delta_v": 0.1, "momentum": 0.5}
+MODEL = {"name": "small_cnn", "options": {"width": 4, "embedding": 6}}
+
+
+def test_devices_agree():
+    # Kills: centroids, counts or terms of a device's own rows, or gradients scaled by the number of devices.
+    experiment = build.build(tiny.config(objective=OBJECTIVE, model=MODEL))
+    source = experiment.dataset.train
+    found = []
+    for devices in (1, 8):
+        mesh = parallel.data_mesh(jax.devices()[:devices])
+        function = parallel.data_parallel(step.resident(experiment.step), mesh)
+        data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
+        current = parallel.replicate(build.initial_state(experiment), mesh)
+        for i in range(2):  # in the second step some classes have centroids
+            current = function(current, data, parallel.shard_rows(experiment.order(i)[:, None], mesh))[0]
+        found.append(jax.device_get(current))
+    one, many = found
+    same((one.params, one.batch_stats), (many.params, many.batch_stats), atol=1e-5)
+    same((one.memory.centroids, one.sums.terms), (many.memory.centroids, many.sums.terms), atol=1e-4)
+    assert one.memory.seen.any() and (one.memory.seen == many.memory.seen).all()
+
+
+def test_second_view_is_drawn_anew():
+    # Kills: a noisy view whose crops are those of the clean one although shared_crop is off.
+    views = []
+
+    def look(keys, images, targets):
+        views.append(rng.stream(keys, 0))
+        return images, targets
+
+    objective = discriminative.clean_and_noisy(stddev=0.1)
+    experiment = build.build(tiny.config(objective={"name": "clean_and_noisy"}, model=MODEL))
+    one = step.make_step(experiment.apply, look, objective, experiment.optimizer, num_classes=experiment.dataset.num_classes)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    source = experiment.dataset.train
+    data = (jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels))
+    function = parallel.data_parallel(step.resident(one), mesh)
+    jax.eval_shape(function, build.initial_state(experiment), data, experiment.order(0)[:, None])
+    assert len(views) == 2
+
+
+def test_centroids_go_on_where_training_stopped(tmp_path):
+    # Kills: centroids that are not in the checkpoint, which begin anew when a run is continued.
+    config = tiny.config(objective=OBJECTIVE, model=MODEL)
+    loop.train({**config, "epochs": 2}, tmp_path / "whole", quiet=True)
+    experiment = build.build(config)
+    assert build.initial_state(experiment).memory.centroids.shape == (experiment.dataset.num_classes, 6)
+    from robustjax.io.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(tmp_path / "whole", read_only=True)
+    state, _ = checkpoints.restore(checkpoints.steps()[-1])
+    memory = state["memory"]
+    assert np.asarray(memory["seen"]).all() and float(abs(memory["centroids"]).max()) > 0
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"name": "discriminative", "momentum": 1.5}, r"objective.momentum must be a number in \[0, 1\]"),
+        ({"name": "discriminative", "delta_v": -1.0}, "objective.delta_v must be a number of at least 0"),
+        ({"name": "discriminative", "beta": "1"}, "objective.beta must be a number of at least 0"),
+        ({"name": "clean_and_noisy", "stddev": -0.1}, "objective.stddev must be a number of at least 0"),
+        ({"name": "stability", "shared_crop": 1}, "objective.shared_crop must be True or False"),
+        ({"name": "stabilty"}, "unknown objective 'stabilty'; did you mean 'stability'"),
+        ({"name": "discriminative", "gamma": 0.1}, "unknown option of the objective 'discriminative': 'gamma'"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(objective, message):
+    with pytest.raises(InputError, match=message):
+        build.build(tiny.config(objective=objective, model=MODEL))
