@@ -13,6 +13,10 @@ from robustjax.attacks import presets
 QUICK_MODEL_OPTIONS = {
     "wide_resnet": {"depth": 10, "width": 1},
     "resnet18": {"width": 8},
+    "resnet50": {"width": 4, "blocks": (1, 1, 1)},
+    "densenet_40_12": {"depth": 10, "growth": 4},
+    "densenet_bc_100_12": {"depth": 10, "growth": 4},
+    "allconv": {"width": 8},
     "small_cnn": {"width": 8},
     "mnist_cnn": {},
     "preact_resnet18": {"width": 8},

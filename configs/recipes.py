@@ -8,8 +8,7 @@ import inspect
 import ml_collections
 
 from configs import common
-from robustjax.train.adversarial import TABLE as ADVERSARIAL_OBJECTIVES
-from robustjax.train.discriminative import TABLE as DISCRIMINATIVE_OBJECTIVES
+from robustjax.train.build import OBJECTIVES
 
 # SPIDER, appendix E.1.1. L2: the step is printed as an absolute 1/800, which moves at most 0.025 in 20 steps; 1/80 (a fortieth of
 # the radius, a common default) is measured beside it, since the print may be a slip.
@@ -95,9 +94,7 @@ _OTHERS = {"madry": {"name": "madry"}, "released": {"name": "rat_released"}}
 
 def _objective(name: str, **options) -> dict:
     """Returns an objective with all of its options, so that the command line can set each."""
-    defaults = {
-        p.name: p.default for p in inspect.signature((ADVERSARIAL_OBJECTIVES | DISCRIMINATIVE_OBJECTIVES)[name]).parameters.values()
-    }
+    defaults = {p.name: p.default for p in inspect.signature(OBJECTIVES[name]).parameters.values()}
     return {"name": name, **defaults, **options}
 
 
@@ -181,10 +178,12 @@ NOISE_METHODS = {
     "reg0": {**_CLEAN_ONLY, "gamma_reg": 0.0},
     "reg1": {**_CLEAN_ONLY, "gamma_reg": 1.0},
 }
-DISCRIMINATIVE = {"method": "full", "weighting": "released"}
+DISCRIMINATIVE = {"method": "full", "weighting": "released", "perturb": "none"}
+# As in configs/spider/cifar10.py and configs/esp/cifar10.py, in L2 units of [0, 1] pixels.
+_PERTURBATIONS = {"spider": {"tau": 8.0, "xi": 0.4}, "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426}}
 
 
-def discriminative(config, *, method: str, weighting: str, stddev: float, delta_d: float = 5.0):
+def discriminative(config, *, method: str, weighting: str, perturb: str, stddev: float, delta_d: float = 5.0):
     """Sets the method of the discriminative-loss paper in a recipe of its data, and what is measured: the suite noise.
 
     Args:
@@ -192,12 +191,17 @@ def discriminative(config, *, method: str, weighting: str, stddev: float, delta_
         method: 'full' (the paper's own), 'normal', 'noisy', 'clean_noisy' or 'stability'; of Table 5, on clean data alone: 'clean',
             'center' (compactness alone), 'margin' (alone), 'reg0' and 'reg1' (gamma_reg 0 and 1).
         weighting: of compactness and noisy alignment in 'full': 'released', 1/2 and 1/2, or 'paper', 1 and 1.
+        perturb: 'none', 'spider' or 'esp': after the other stages of augmentation, in both views.
         stddev: of the noise in training, in units of [0, 1] pixels.
         delta_d: distance that the margin asks for.
     """
-    for option, value, known in (("method", method, NOISE_METHODS), ("weighting", weighting, ("released", "paper"))):
+    chosen = {"method": (method, NOISE_METHODS), "weighting": (weighting, ("released", "paper"))}
+    for option, (value, known) in (chosen | {"perturb": (perturb, ("none", *_PERTURBATIONS))}).items():
         if value not in known:
             raise ValueError(f"unknown {option} {value!r} of this configuration; known: {', '.join(known)}.")
+    if perturb != "none":
+        config.augment = (*config.augment, perturb)
+        config.augment_options[perturb] = _PERTURBATIONS[perturb]
     objective = NOISE_METHODS[method]
     if method == "noisy":
         config.method = ml_collections.ConfigDict({"name": "gaussian_noise", "std": stddev})

@@ -10,7 +10,7 @@ import pytest
 from configs import recipes
 from robustjax import augment
 from robustjax.core import registry
-from robustjax.train import adversarial, discriminative, settings
+from robustjax.train import adversarial, build, settings
 
 FILES = sorted(
     path for path in (Path(__file__).parents[1] / "configs").rglob("*.py") if path.parent.name != "configs" and path.stem != "__init__"
@@ -33,7 +33,7 @@ def variants(name: str):
         yield from ("average=swa,model=mobilenet,quick", "average=ema,model=small,quick")
     elif name.startswith("discriminative/"):
         yield from (f"method={method}" for method in recipes.NOISE_METHODS)
-        yield "weighting=paper"
+        yield from ("weighting=paper", "method=stability,perturb=spider", "perturb=esp,quick")
     elif "cifar" in name:
         yield from ("model=resnet18", "model=small,quick")
 
@@ -48,7 +48,7 @@ def test_configurations_are_plain_and_known(name, text):
     augment.compose([(stage, checked["augment_options"].get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
     objective = dict(checked["objective"])
     if objective["name"] != "classification":
-        registry.make(adversarial.TABLE | discriminative.TABLE, objective.pop("name"), **objective)()
+        registry.make(build.OBJECTIVES, objective.pop("name"), **objective)()
 
 
 @pytest.mark.parametrize("name", NAMES)

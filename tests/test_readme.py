@@ -13,8 +13,9 @@ README = (ROOT / "README.md").read_text()
 def test_tables_are_printed_from_the_results():
     # Kills: a number typed by hand. `python launch/report.py` mends it.
     marked = re.findall(r"<!-- results:(\w+) -->\n(.*?)<!-- /results -->", README, re.DOTALL)
-    shown = ["quickstart", "cifar10_small", "rat_cifar10_small", "geometry_digits", "benchmark_corruptions_cpu"]
-    assert [name for name, _ in marked] == [*shown, "benchmark_adversarial_cpu", "benchmark_attacks_cpu"]
+    shown = ["quickstart", "cifar10_small", "rat_cifar10_small", "rat_cifar10_preact", "noise_digits", "geometry_digits"]
+    measured = ("corruptions_cpu", "adversarial_cpu", "adversarial_gpu", "attacks_cpu")
+    assert [name for name, _ in marked] == shown + [f"benchmark_{name}" for name in measured]
     for name, table in marked:
         stored = json.loads((ROOT / "results" / f"{name}.json").read_text())
         assert table == report.markdown(stored)

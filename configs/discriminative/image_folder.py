@@ -6,7 +6,7 @@ ImageNet's weights: --config.init=mobilenet_v3_large.pth, torchvision's file. Si
 Cost: 70 epochs; an image of 400x500 costs MobileNetV3 large about 0.9 GFLOP forward.
 Expected: nothing of the paper's can be had again, whose images are private.
 Options behind ':': quick; model=large|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
-data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment).
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
 """
 
 from configs import common, recipes

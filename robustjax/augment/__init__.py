@@ -10,6 +10,7 @@ and `compose` are for configurations: augmentations by name, and in chains.
 from robustjax.augment.augmix import augmix
 from robustjax.augment.basic import cutout, random_crop, random_flip
 from robustjax.augment.color import color_jitter
+from robustjax.augment.deepaugment import deepaugment
 from robustjax.augment.esp import esp
 from robustjax.augment.fractals import fractals
 from robustjax.augment.geometry import perspective, rotation
@@ -17,7 +18,7 @@ from robustjax.augment.mixup import cutmix, mixup
 from robustjax.augment.noise import gaussian_noise, l2_ball, l2_sphere, l2_uniform_radius, uniform_noise
 from robustjax.augment.pixmix import pixmix
 from robustjax.augment.radius import ball_radius, truncated_normal_radius, uniform_radius
-from robustjax.augment.registry import STRENGTH, TABLE, compose
+from robustjax.augment.registry import STRENGTH, TABLE, compose, compose_views
 from robustjax.augment.smoothing import exponential_confidence, soft_targets, xi_from_ratio
 from robustjax.augment.sphere import rescale_to_box, sphere_directions
 from robustjax.augment.spider import spider
@@ -29,8 +30,10 @@ __all__ = [
     "ball_radius",
     "color_jitter",
     "compose",
+    "compose_views",
     "cutmix",
     "cutout",
+    "deepaugment",
     "esp",
     "exponential_confidence",
     "fractals",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from robustjax.augment.mixup import check_positive
 from robustjax.augment.rows import moved
 from robustjax.core import check, numerics, rng
 from robustjax.core.check import InputError
@@ -35,8 +36,8 @@ def augmix(
 
     w ~ Dirichlet(alpha, ..., alpha), m ~ Beta(alpha, alpha); a chain is 1 to 3 operations, drawn with replacement from Pillow's
     autocontrast, equalize, posterize, rotate, solarize, shear and translate, each at a level of its own (`imaging.pil`). As in the
-    released code chains are computed in 8 bits and not rounded afterwards. It mixes normalised images; as that is linear and
-    the weights sum to 1, mixing before the normalisation is the same.
+    released code chains are computed in 8 bits, and their mixture is not rounded. That code mixes after the normalisation; as this is
+    linear and the weights sum to 1, mixing before it is the same.
 
     This is one augmented view. The consistency loss (`losses.jsd_consistency`) compares two of them, by keys of their own, with the image.
 
@@ -62,13 +63,10 @@ def augmix(
     (2, 8, 8, 3)
     """
     check_severity(severity)
-    if check.is_concrete(alpha):
-        number = check.as_number(alpha)
-        if number is None or not 0 < number < float("inf"):
-            raise InputError(f"alpha of AugMix must be above 0, got {alpha!r}.")
-    for name, value, unset in (("width", width, None), ("depth", depth, -1)):
-        if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != unset):
-            raise InputError(f"{name} of AugMix must be a whole number, at least 1{'' if unset is None else ' or -1'}, got {value!r}.")
+    check_positive("alpha", alpha)
+    check_whole("width", width, least=1)
+    if depth != -1:
+        check_whole("depth, where not -1,", depth, least=1)
     images = check_operable(keys, images)
     ops = pil.OPS if all_ops else pil.DEFAULT_OPS
     return _augmix(images, keys, jnp.asarray(severity), jnp.asarray(alpha), width=width, depth=depth, ops=ops)
@@ -79,22 +77,23 @@ def _augmix(*given: Array, **options: Any) -> Images:
     return moved(functools.partial(_mixed_chains, **options), *given)
 
 
-def _mixed_chains(
-    images: Images, keys: Keys, severity: Array, alpha: Array, *, width: int, depth: int, ops: tuple[str, ...]
-) -> Images:
+def _mixed_chains(images: Images, keys: Keys, severity: Array, alpha: Array, *, width: int, depth: int, ops: tuple[str, ...]) -> Images:
     b, dtype = images.shape[0], images.dtype
     alpha = jnp.broadcast_to(alpha.astype(dtype), (width,))
     weights = jax.vmap(lambda key: jax.random.dirichlet(key, alpha, (), dtype))(rng.stream(keys, 0))
     share = jax.vmap(lambda key: jax.random.beta(key, alpha[0], alpha[0], (), dtype))(rng.stream(keys, 1))
     of_chains = several(rng.stream(keys, 2), width)
     length = jax.vmap(lambda key: jax.random.randint(key, (), 1, _LONGEST + 1, jnp.int32))(rng.stream(of_chains, 0))
-    chains = jnp.repeat(images, width, axis=0)
-    for step in range(_LONGEST if depth == -1 else depth):
+    steps = jnp.arange(_LONGEST if depth == -1 else depth, dtype=jnp.int32)
+
+    def one(chains: Images, step: Array) -> tuple[Images, None]:
         draws = rng.stream(of_chains, 1 + step)
         op_index = pil.sample_op(rng.stream(draws, 0), ops=ops)
         if depth == -1:
             op_index = jnp.where(step < length, op_index, NO_OP)
-        chains = apply_ops(chains, op_index, pil.sample_level(rng.stream(draws, 1), severity=severity))
+        return apply_ops(chains, op_index, pil.sample_level(rng.stream(draws, 1), severity=severity)), None
+
+    chains, _ = jax.lax.scan(one, jnp.repeat(images, width, axis=0), steps)
     return mixed(images, chains.reshape(b, width, *images.shape[1:]), weights, share)
 
 
@@ -144,3 +143,9 @@ def check_severity(severity: Any) -> None:
         number = check.as_number(severity)
         if number is None or not 0.1 <= number <= 10:
             raise InputError(f"severity must be between 0.1 and 10, got {severity!r}.")
+
+
+def check_whole(name: str, value: Any, *, least: int) -> None:
+    """Raises InputError for an option that is no whole number of Python, or less than `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}.")

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from robustjax.core import check
 from robustjax.core.check import InputError
 from robustjax.core.types import Keys, KeysLike
 
+Matrices = tuple[tuple[Array, Array], tuple[Array, Array]]
+
 _MAPS = 4
 _SQUEEZE = (0.45, 0.9)  # larger singular value of a map; below, the picture is dust
 _ASPECT = (0.4, 1.0)  # smaller singular value in units of the larger; below, it is lines
@@ -18,12 +21,12 @@ _ROUGHNESS = (0.7, 2.0)  # exponent of the clouds' amplitude against frequency
 _TURNS = (0.3, 1.5)  # of the colour wheel, from one end of a palette to the other
 
 
-def fractals(keys: KeysLike, shape: tuple[int, int, int]) -> Float[Array, "b h w c"]:
+def fractals(keys: KeysLike, shape: Any) -> Float[Array, "b h w c"]:
     """Draws one picture for each key: a fractal, on black or on clouds, or clouds alone (a quarter of the pictures).
 
     The fractal is the attractor of four random affine maps (an iterated function system): all compositions of equal length of
-    the maps, applied to one point, as many as there are pixels or up to four times more. A pixel's opacity follows the logarithm of the number
-    of points in it, its colour the maps that led there. Clouds are noise whose amplitude falls as a power of the frequency. Colours are
+    the maps, applied to one point, as many as there are pixels or up to four times more. A pixel's opacity grows with the logarithm of
+    the number of points in it, its colour tells the maps that led there. Clouds are noise whose amplitude falls as a power of the frequency. Colours are
     drawn palettes; of one channel, shades of grey. PixMix's set of fractals is of this kind, and not this set.
 
     Args:
@@ -51,23 +54,29 @@ def _fractals(keys: Keys, *, shape: tuple[int, int, int]) -> Float[Array, "b h w
 
 
 def _picture(key: Array, shape: tuple[int, int, int]) -> Float[Array, "h w c"]:
-    maps, colours, noise, ground, kind = jax.random.split(key, 5)
-    opacity, address = _attractor(maps, *shape[:2])
+    maps, shifts, colours, noise, ground, kind = jax.random.split(key, 6)
+    shift = jax.random.uniform(shifts, (2, _MAPS, 1), jnp.float32, -1, 1)
+    opacity, address = attractor(_matrices(maps), shift, *shape[:2])
     kind = jax.random.randint(kind, (), 0, 4, jnp.int32)  # 0: clouds, 1: fractal, otherwise both
     opacity = jnp.where(kind == 0, 0, opacity)[..., None]
     behind = jnp.where(kind == 1, 0, _coloured(ground, clouds(noise, *shape[:2]), shape[2]))
     return (1 - opacity) * behind + opacity * _coloured(colours, address, shape[2])
 
 
-def _attractor(key: Array, height: int, width: int) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
-    """Returns the opacity of an attractor and the mean address of its points in each pixel, both in [0, 1]."""
-    angles, squeezes, shifts = jax.random.split(key, 3)
-    matrices, shift = _maps(angles, squeezes), jax.random.uniform(shifts, (2, _MAPS, 1), jnp.float32, -1, 1)
+def attractor(matrices: Matrices, shift: Float[Array, "2 m 1"], height: int, width: int) -> tuple[Float[Array, "h w"], Float[Array, "h w"]]:
+    """Returns how opaque the attractor of affine maps is in each pixel, and the mean address of the points there, both in [0, 1].
+
+    The address of a point counts the maps that led to it like the digits of a number, the last map first, over 4^steps.
+
+    Args:
+        matrices: ((xx, xy), (yx, yy)), each (4, 1).
+        shift: of x and y.
+        height, width: of the picture that the points just fill.
+    """
     x, y, address = (jnp.zeros((1,), jnp.float32) for _ in range(3))
     for _ in range(math.ceil(math.log(height * width, _MAPS))):
         x, y = ((row[0] * x[None] + row[1] * y[None] + by).reshape(-1) for row, by in zip(matrices, shift, strict=True))
-        number = jnp.arange(_MAPS, dtype=x.dtype)[:, None] / (_MAPS - 1)
-        address = ((address[None] + number) / 2).reshape(-1)
+        address = ((address[None] + jnp.arange(_MAPS, dtype=x.dtype)[:, None]) / _MAPS).reshape(-1)
     flat = _cell(y, height) * width + _cell(x, width)
     counts = jnp.zeros((height * width,), jnp.float32).at[flat].add(1, mode="promise_in_bounds")
     addresses = jnp.zeros((height * width,), jnp.float32).at[flat].add(address, mode="promise_in_bounds")
@@ -76,9 +85,11 @@ def _attractor(key: Array, height: int, width: int) -> tuple[Float[Array, "h w"]
     return opacity.reshape(height, width), (addresses / jnp.maximum(counts, 1)).reshape(height, width)
 
 
-def _maps(angles: Array, squeezes: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Returns the four entries of turn diag(s, t) turn, with 0 <= t <= s, for each map, (maps, 1)."""
-    (c, other_c), (s, other_s) = (f(jax.random.uniform(angles, (2, _MAPS, 1), jnp.float32, 0, 2 * jnp.pi)) for f in (jnp.cos, jnp.sin))
+def _matrices(key: Array) -> Matrices:
+    """Draws, for each map, a turn after diag(s, t) after a turn."""
+    angles, squeezes = jax.random.split(key)
+    angles = jax.random.uniform(angles, (2, _MAPS, 1), jnp.float32, 0, 2 * jnp.pi)
+    (c, other_c), (s, other_s) = jnp.cos(angles), jnp.sin(angles)
     first, ratio = jax.random.uniform(squeezes, (2, _MAPS, 1), jnp.float32)
     first = _SQUEEZE[0] + (_SQUEEZE[1] - _SQUEEZE[0]) * first
     second = first * (_ASPECT[0] + (_ASPECT[1] - _ASPECT[0]) * ratio)
@@ -94,7 +105,7 @@ def _cell(values: Float[Array, " n"], count: int) -> Array:
 
 
 def clouds(key: Array, height: int, width: int) -> Float[Array, "h w"]:
-    """Returns noise whose amplitude is frequency^-r, r ~ U(0.7, 2), with least value 0 and greatest 1. It wraps around."""
+    """Returns noise whose amplitude is frequency^-r, r ~ U(0.7, 2), scaled to fill [0, 1]. It wraps around."""
     normal, rough = jax.random.split(key)
     rows = jnp.fft.fftfreq(height, dtype=jnp.float32)[:, None]
     columns = jnp.fft.rfftfreq(width, dtype=jnp.float32)[None]

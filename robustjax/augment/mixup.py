@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from robustjax.augment.rows import moved
 from robustjax.core import check, numerics, rng
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Keys, KeysLike
@@ -131,8 +132,7 @@ def pasted(own: Examples, partner: Examples, lam: PerExample, centre: Int[Array,
     """
     side = jnp.sqrt(1 - lam)
     rows, columns = (
-        box_side(length, centre[:, axis], (length * side).astype(jnp.int32) // 2 * 2)
-        for axis, length in enumerate(own.images.shape[1:3])
+        box_side(length, centre[:, axis], (length * side).astype(jnp.int32) // 2 * 2) for axis, length in enumerate(own.images.shape[1:3])
     )
     box = rows[:, :, None] & columns[:, None]
     images = jnp.where(box[..., None], partner.images, own.images)
@@ -152,20 +152,21 @@ def _blend(own: Array, partner: Array, lam: Array) -> Array:
 
 
 def _draw_lam(keys: Keys, alpha: Array, dtype: Any, per: str) -> PerExample:
-    alpha = alpha.astype(dtype)
-    return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha, (), dtype))(_shared(keys, per))
+    def drawn(keys: Keys, alpha: Array) -> PerExample:
+        return jax.vmap(lambda key: jax.random.beta(key, alpha, alpha, (), dtype))(keys)
+
+    return moved(drawn, _shared(keys, per), alpha.astype(dtype))
 
 
 def _shared(keys: Keys, per: str) -> Keys:
     """Returns the first key for all where there is one draw a batch."""
-    return keys if per == "example" else rng.on_data(lambda data: jnp.broadcast_to(data[:1], data.shape), keys)
+    if per == "example":
+        return keys
+    return moved(lambda keys: rng.on_data(lambda data: jnp.broadcast_to(data[:1], data.shape), keys), keys)
 
 
 def _checked(keys: KeysLike, *arrays: ArrayLike, alpha: Any, lam: Any) -> tuple[Examples, Examples]:
-    if check.is_concrete(alpha):
-        number = check.as_number(alpha)
-        if number is None or not 0 < number < float("inf"):
-            raise InputError(f"alpha of Beta(alpha, alpha) must be above 0, got {alpha!r}.")
+    check_positive("alpha", alpha)
     if lam not in LAMS:
         raise InputError(f"lam must be 'example' or 'batch', got {lam!r}.")
     own, partner = (_examples(*arrays[i : i + 2], name=name) for i, name in ((0, ""), (2, "partner_")))
@@ -184,3 +185,11 @@ def _examples(images: ArrayLike, targets: ArrayLike, *, name: str) -> Examples:
             "turn labels into jax.nn.one_hot(labels, k)."
         )
     return Examples(images, numerics.lift(check.check_targets(targets, num_classes=targets.shape[1])))
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises InputError for an option that is known and not a finite number above 0."""
+    if check.is_concrete(value):
+        number = check.as_number(value)
+        if number is None or not 0 < number < float("inf"):
+            raise InputError(f"{name} must be a number above 0, got {value!r}.")

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from robustjax.augment.augmix import NO_OP, apply_ops, check_operable, check_severity, several
+from robustjax.augment.augmix import NO_OP, apply_ops, check_operable, check_severity, check_whole, several
 from robustjax.augment.basic import random_flip
 from robustjax.augment.fractals import fractals
+from robustjax.augment.mixup import check_positive
 from robustjax.augment.rows import moved
 from robustjax.core import check, rng
 from robustjax.core.check import InputError
@@ -36,7 +37,8 @@ def pixmix(keys: KeysLike, images: ArrayLike, mixers: ArrayLike, *, k: Any = 4, 
 
     It starts with the image or, with probability 1/2, a copy altered by one operation of AugMix. Each of uniformly many rounds takes
     either a newly altered copy of the image or the mixing picture, with probability 1/2 each, mixes it in by `add` or `multiply`, and clips
-    to [0, 1]. The weights of a round are a ~ Beta(beta, 1), b ~ Beta(1, beta) or, as often, a - 1 and -b ~ Beta(1, beta), as in the released code.
+    to [0, 1]. The weights of a round are a ~ Beta(beta, 1), b ~ Beta(1, beta) or, as often, a - 1 and -b ~ Beta(1, beta), as in the
+    released code.
 
     Args:
         keys: one PRNG key for each image.
@@ -56,12 +58,8 @@ def pixmix(keys: KeysLike, images: ArrayLike, mixers: ArrayLike, *, k: Any = 4, 
         Hendrycks et al., "PixMix: Dreamlike Pictures Comprehensively Improve Safety Measures", CVPR 2022.
     """
     check_severity(severity)
-    if not isinstance(k, int) or isinstance(k, bool) or k < 0:
-        raise InputError(f"k of PixMix is the largest number of rounds, a whole number and at least 0, got {k!r}.")
-    if check.is_concrete(beta):
-        number = check.as_number(beta)
-        if number is None or not 0 < number < float("inf"):
-            raise InputError(f"beta of PixMix must be above 0, got {beta!r}.")
+    check_whole("k, the most rounds,", k, least=0)
+    check_positive("beta", beta)
     images, mixers = check_operable(keys, images), check.check_images(mixers, name="mixers")
     if mixers.shape != images.shape:
         raise InputError(f"mixers must be one picture for each image, of shape {images.shape}, got {mixers.shape}.")
@@ -137,8 +135,7 @@ def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any) -> I
     Raises:
         InputError: for another count.
     """
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise InputError(f"mixers is the number of mixing pictures, a whole number and at least 1, got {count!r}.")
+    check_whole("mixers, the number of mixing pictures,", count, least=1)
     ids = jax.vmap(lambda key: jax.random.randint(key, (), 0, count, jnp.int32))(rng.stream(keys, 0))
     of_set = rng.example_keys(jax.random.key(_SET, impl="threefry2x32"), ids)
     return _cut(keys, of_set, shape=tuple(shape))

@@ -7,6 +7,7 @@
 Examples do not depend on each other, except in `mixup` and `cutmix`, which take partners from the batch.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -143,13 +144,17 @@ def uniform_noise(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, ampl
 
 
 def mixup_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
-    """`mixup` with the next example of the batch, see `_next`. Softened targets are mixed too, so it goes before or after SPIDER."""
+    """`mixup` of each example with the next one of the device's batch, of the last with the first.
+
+    Batches are shuffled, so partners are random; which they are depends on the batch and, at its ends, on the number of devices. Softened
+    targets are mixed as well, so it goes before or after SPIDER.
+    """
     images, targets = none(keys, images, targets)
     return mixup(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
 
 
 def cutmix_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
-    """`cutmix` with the next example of the batch, see `_next`."""
+    """`cutmix`, with partners as `mixup_stage` has them."""
     images, targets = none(keys, images, targets)
     return cutmix(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
 
@@ -160,8 +165,8 @@ def augmix_stage(
     targets: ArrayLike,
     *,
     severity: Scalar = 3.0,
-    width: int = 3,
-    depth: int = -1,
+    width: Any = 3,
+    depth: Any = -1,
     alpha: Scalar = 1.0,
     all_ops: bool = False,
 ) -> Pair:
@@ -174,10 +179,10 @@ def pixmix_stage(
     images: ArrayLike,
     targets: ArrayLike,
     *,
-    k: int = 4,
+    k: Any = 4,
     beta: Scalar = 3.0,
     severity: Scalar = 3.0,
-    mixers: int = 10_000,
+    mixers: Any = 10_000,
 ) -> Pair:
     """`pixmix` with pictures out of a set of `mixers` of `fractals`. (Pictures from a folder it does not take.)"""
     images = check.check_images(images)
@@ -243,25 +248,62 @@ def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[KeysLi
     Traceback (most recent call last):
     robustjax.core.check.InputError: unknown augmentation 'spidr'; did you mean 'spider'? Known: ...
     """
-    made = [registry.make(TABLE, name, kind="augmentation", **options) for name, options in stages]
+    return _chain([(place, name, options, ()) for place, (name, options) in enumerate(stages)])
+
+
+def compose_views(
+    stages: Sequence[tuple[str, Mapping[str, Any]]], *, mixing: str = "augmix", count: int = 3, perturbed: str = "all"
+) -> tuple[Callable[[KeysLike, ArrayLike, ArrayLike], Pair], ...]:
+    """Chains entries into views of one image: what stands before `mixing` is drawn once for all, what comes after for each view.
+
+    The first view is without `mixing`: AugMix's "clean" image, with the same crop and flip as the others (Hendrycks et al., ICLR 2020,
+    section 3). Given the same keys, its stages up to there draw what `compose` draws.
+
+    Args:
+        stages: as for `compose`; `mixing` is among them once.
+        mixing: name of the stage that makes views differ.
+        count: of views.
+        perturbed: which views the stages after it act on: 'all', 'clean' (the first alone) or 'augmented' (the others alone). SPIDER and
+            ESP do not say how they go with AugMix's three views.
+
+    Returns:
+        `count` stages without options.
+
+    Raises:
+        InputError: as `compose`; where `mixing` is missing or twice there; for another `perturbed`.
+    """
+    places = [place for place, (name, _) in enumerate(stages) if name == mixing]
+    if len(places) != 1:
+        raise InputError(f"views differ by {mixing!r}, which must be in config.augment once, got {[name for name, _ in stages]}.")
+    if perturbed not in ("all", "clean", "augmented"):
+        raise InputError(f"perturbed must be 'all', 'clean' or 'augmented', got {perturbed!r}.")
+
+    def chain(view: int) -> Callable:
+        acts = perturbed == "all" or (perturbed == "clean") == (view == 0)
+        chosen = [(place, name, options, (view,) if place >= places[0] else ()) for place, (name, options) in enumerate(stages)]
+        return _chain([one for one in chosen if (one[0] < places[0]) or (view > 0 if one[0] == places[0] else acts)])
+
+    return tuple(map(chain, range(count)))
+
+
+def _chain(stages: list[tuple[int, str, Mapping[str, Any], tuple[int, ...]]]) -> Callable[[KeysLike, ArrayLike, ArrayLike], Pair]:
+    """Returns stages one after the other, each (its stream, name, options, the stream of this stream)."""
+    made = [(place, registry.make(TABLE, name, kind="augmentation", **options), within) for place, name, options, within in stages]
 
     def stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike) -> Pair:
         """Applies the stages one after the other."""
         images, targets = none(keys, images, targets)
         if made:
             check.check_keys(keys, images.shape[0])
-        for place, one in enumerate(made):
-            images, targets = one(stream(keys, place), images, targets)
+        for place, one, within in made:
+            images, targets = one(functools.reduce(stream, within, stream(keys, place)), images, targets)
         return images, targets
 
     return stage
 
 
 def _next(images: Float[Array, "b h w c"], targets: Float[Array, "b k"]) -> Pair:
-    """Returns the partner of each example: the next one of the device's batch, of the last one the first.
-
-    Batches are shuffled, so partners are random; which they are depends on the batch and, at its ends, on the number of devices.
-    """
+    """Returns the partners of a batch."""
     return _rolled(images), _rolled(targets)
 
 

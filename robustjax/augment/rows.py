@@ -6,13 +6,18 @@ import jax
 from jaxtyping import Array
 
 
-def moved(kernel: Callable[..., Array], images: Array, *rest: Array) -> Array:
-    """Returns kernel(images, *rest), which has the shape of `images`; to be called inside jit.
+def moved(kernel: Callable[..., Array], rows: Array, *rest: Array) -> Array:
+    """Returns kernel(rows, *rest), an array of the shape of `rows`; to be called inside jit.
 
-    On a mesh of the kind that jax makes by default, sorting, gathering and reshaping of the rows are refused. There the kernel is
-    given to the compiler to distribute, and the result lies where `images` did.
+    Where rows lie on a mesh of the kind that jax makes by default, sorting, gathering and reshaping them is refused. There the
+    kernel is left to the compiler to distribute, and the result lies where the rows did.
+
+    Args:
+        kernel: pure; closed over numbers only, no arrays on the mesh.
+        rows: images (b, h, w, c), or keys (b,).
+        rest: further arguments.
     """
-    sharding = jax.typeof(images).sharding
+    sharding = jax.typeof(rows).sharding
     if not sharding.mesh.empty and sharding.mesh.are_all_axes_explicit:
         kernel = jax.sharding.auto_axes(kernel, out_sharding=sharding)
-    return kernel(images, *rest)
+    return kernel(rows, *rest)

@@ -9,10 +9,13 @@ import numpy as np
 import optax
 
 from robustjax import augment, corruptions, data, losses, metrics, models
-from robustjax.core import example_keys, registry
+from robustjax.core import example_keys, registry, rng
 from robustjax.core.check import InputError
 from robustjax.data import batches, splits
-from robustjax.train import adversarial, augmented, discriminative, objectives, schedules, settings, state, step
+from robustjax.train import adversarial, augmented, consistency, discriminative, objectives, schedules, settings, state, step
+
+OBJECTIVES = adversarial.TABLE | discriminative.TABLE | consistency.TABLE
+"""All objectives but 'classification', by name."""
 
 
 class Experiment(NamedTuple):
@@ -62,12 +65,14 @@ def build(config: dict) -> Experiment:
     evaluate = _split_model(description, dtype="float32")[0] if config["remat"] or config["compute_dtype"] != "float32" else apply
     objective = _objective(config, params)
     awp = config["awp"]
+    augmentation, others_of = augmentations(config, dataset, objective)
     one_device = step.make_step(
         apply,
-        _augment(config, dataset),
+        augmentation,
         objective,
         optimizer,
         num_classes=dataset.num_classes,
+        others_of=others_of,
         attacked=evaluate,
         average=schedules.averaging(optimizer_settings, steps_per_epoch=order.steps_per_epoch),
         awp=step.WeightPerturbation(awp["gamma"], round(awp["warmup_epochs"] * order.steps_per_epoch), awp["loss"] == "full"),
@@ -118,10 +123,9 @@ def _objective(config: dict, params: dict) -> objectives.Objective:
         return objectives.classification(registry.make(losses.TABLE, config["loss"], kind="loss"))
     if config["loss"] != "cross_entropy":
         raise InputError(f"config.loss = {config['loss']!r} is of the objective 'classification'; {name!r} is made of cross_entropy.")
-    made_here = adversarial.TABLE | discriminative.TABLE
-    if name not in made_here:
-        raise registry.unknown("objective", str(name), ["classification", *made_here])
-    made = registry.make(made_here, name, kind="objective", **options)()
+    if name not in OBJECTIVES:
+        raise registry.unknown("objective", str(name), ["classification", *OBJECTIVES])
+    made = registry.make(OBJECTIVES, name, kind="objective", **options)()
     # Groups of weights are checked by drawing from them; nothing is computed.
     if options.get("groups"):
         jax.eval_shape(lambda: losses.weight_noise(jax.random.key(0), params, stddev=1.0, groups=options["groups"]))
@@ -209,8 +213,11 @@ def _moments(dataset: data.Dataset, train_ids: np.ndarray, *, most: int = 10_000
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
-def _augment(config: dict, dataset: data.Dataset) -> Callable:
-    """Returns the whole pipeline: the stages of config.augment, then the method; options that cannot be are refused here."""
+def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Objective) -> tuple[Callable, Callable | None]:
+    """Returns the whole pipeline, the stages of config.augment and then the method, and that of the objective's further views.
+
+    Options that cannot be are refused here.
+    """
     unused = sorted(set(config["augment_options"]) - set(config["augment"]))
     if unused:
         raise InputError(f"config.augment_options names {unused[0]!r}, which is not among config.augment = {tuple(config['augment'])}.")
@@ -221,11 +228,21 @@ def _augment(config: dict, dataset: data.Dataset) -> Callable:
     method = dict(config["method"])
     if "name" not in method:
         raise InputError("config.method lacks its name.")
-    pipeline = augment.compose([*stages, (method.pop("name"), method)])
+    stages.append((method.pop("name"), method))
+    if objective.mixed:
+        pipeline, *more = augment.compose_views(stages, count=objective.views, perturbed=objective.mixed)
+        further = [(one, 0) for one in more]  # drawn from the first view's keys: what comes before AugMix is the same
+    else:
+        pipeline = augment.compose(stages)
+        further = [(pipeline, 2 + view) for view in range(1, objective.views)]
+
+    def others_of(keys, images, targets):
+        return tuple(one(rng.stream(keys, number), images, targets) for one, number in further)
 
     def trial():
         keys = example_keys(jax.random.key(0), jnp.arange(1))
-        return pipeline(keys, jnp.zeros((1, *dataset.image_shape)), jnp.ones((1, dataset.num_classes)) / dataset.num_classes)
+        batch = keys, jnp.zeros((1, *dataset.image_shape)), jnp.ones((1, dataset.num_classes)) / dataset.num_classes
+        return pipeline(*batch), others_of(*batch)
 
     # Nothing is computed; kernels check their options when they are traced.
     try:
@@ -233,6 +250,6 @@ def _augment(config: dict, dataset: data.Dataset) -> Callable:
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        names = [name for name, _ in stages]
+        names = [name for name, _ in stages[:-1]]
         raise InputError(f"config.augment = {names} with config.method = {config['method']}: {' '.join(str(error).split())}.") from error
-    return pipeline
+    return pipeline, others_of if further else None

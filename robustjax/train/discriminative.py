@@ -137,7 +137,7 @@ def _noisy(stddev: Setting, shared_crop: bool) -> Callable:
     """Returns the `prepare` of an objective, which makes the noisy view: (images, targets)."""
 
     def prepare(network: Network, params: dict, batch_stats: dict, given: Given) -> tuple[Array, Array]:
-        images, targets = (given.images, given.targets) if shared_crop else given.second
+        images, targets = (given.images, given.targets) if shared_crop else given.others[0]
         return gaussian_noise(given.attack_keys, images, std=stddev), targets
 
     return prepare

@@ -34,7 +34,7 @@ class Given(NamedTuple):
     keys: Keys  # one an example: of the network
     attack_keys: Keys  # and of what is drawn to disturb it: the attack's start, or noise
     key: Key[Array, ""]  # of the step, the same on all devices
-    second: tuple[Float[Array, "b h w c"], Float[Array, "b k"]] | None = None  # images and targets augmented by other draws, see `views`
+    others: tuple[tuple[Float[Array, "b h w c"], Float[Array, "b k"]], ...] = ()  # images and targets of further views, see `views`
     memory: Any = None  # what the step before left, see Objective.memory
 
 
@@ -55,8 +55,9 @@ class Objective(NamedTuple):
     loss: Callable[..., Loss]
     ascent: Callable[..., Loss]  # what adversarial weight perturbation climbs with config.awp.loss = 'base'
     terms: tuple[str, ...] = ()  # names of Loss.terms
-    views: int = 1  # 2: every example is augmented twice, see Given.second
+    views: int = 1  # how many of every example there are, in Given: each is augmented anew
     memory: Callable[[dict], Any] = lambda params: ()  # returns, from the parameters, the memory before the first step
+    mixed: str = ""  # views differ from AugMix on alone, see augment.compose_views; which of them what comes after it acts on
 
 
 def classification(loss_fn: Callable) -> Objective:

@@ -37,6 +37,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     num_classes: int,
+    others_of: Callable | None = None,
     attacked: Callable | None = None,
     average: Callable | None = None,
     awp: WeightPerturbation = WeightPerturbation(),  # noqa: B008  (immutable)
@@ -52,6 +53,7 @@ def make_step(
         objective: see train.objectives.
         optimizer: see train.schedules.
         num_classes: width of the targets.
+        others_of: (keys, images, targets) -> further views, for objectives of several: ((images, targets), ...).
         attacked: what attacks see of the model; None for `apply`.
         average: (step, averaged, current) -> averaged weights, see schedules.averaging; None for none.
         awp: adversarial weight perturbation.
@@ -72,7 +74,7 @@ def make_step(
         augment_keys, model_keys = rng.stream(keys, 0), rng.stream(keys, 1)
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
-        second = augment(rng.stream(keys, 3), images, targets) if objective.views == 2 else None
+        others = () if others_of is None else others_of(keys, images, targets)
         images, targets = augment(augment_keys, images, targets)
         given = Given(
             images,
@@ -81,7 +83,7 @@ def make_step(
             model_keys,
             rng.stream(keys, 2),
             jax.random.fold_in(step_key, _WEIGHTS),
-            second,
+            others,
             state.memory,
         )
         prepared = jax.lax.stop_gradient(objective.prepare(network, state.params, state.batch_stats, given))

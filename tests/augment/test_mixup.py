@@ -90,7 +90,9 @@ def test_stage_takes_the_next_example_of_the_batch(name):
     targets = jnp.asarray(rng.dirichlet(np.ones(K), size=n), jnp.float32)
     following = np.arange(1, n + 1) % n
     stage = augment.compose([(name, {"alpha": 0.7})])
-    direct = jitted(name)(jax.vmap(jax.random.fold_in, (0, None))(keys(n), 0), images, targets, images[following], targets[following], alpha=0.7)
+    direct = jitted(name)(
+        jax.vmap(jax.random.fold_in, (0, None))(keys(n), 0), images, targets, images[following], targets[following], alpha=0.7
+    )
     for found, expected in zip(jax.jit(stage)(keys(n), images, targets), direct, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -123,9 +125,9 @@ def test_cutout_blackens_a_square_around_any_pixel(height):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"alpha": 0.0}, "alpha of Beta.* must be above 0, got 0.0"),
-        ({"alpha": "1"}, "alpha of Beta.* must be above 0, got '1'"),
-        ({"alpha": np.nan}, "alpha of Beta.* must be above 0, got nan"),
+        ({"alpha": 0.0}, "alpha must be a number above 0, got 0.0"),
+        ({"alpha": "1"}, "alpha must be a number above 0, got '1'"),
+        ({"alpha": np.nan}, "alpha must be a number above 0, got nan"),
         ({"lam": "image"}, "lam must be 'example' or 'batch', got 'image'"),
         ({"targets": np.zeros(2, np.int32)}, r"^targets must be distributions \(b, k\), one for each of the 2 images, got shape \(2,\)"),
         ({"partner_targets": np.eye(3, dtype=np.float32)[:2]}, r"partner_targets must have the shape of targets, \(2, 4\), got \(2, 3\)"),

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from robustjax import losses
+from robustjax.augment.augmix import mixed
 from robustjax.augment.mixup import Examples, mixup, pasted
+from robustjax.augment.pixmix import add, multiply
 from tests.goldens import reference
 
 PRECISION = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -78,3 +80,30 @@ def test_cutmix(dtype):
             mixed, soft = pasted(own, partner, jnp.full(5, lam[row], dtype), centre)
             np.testing.assert_array_equal(mixed, nhwc(expected, dtype))
             np.testing.assert_allclose(soft, left[row] * np.eye(5) + (1 - left[row]) * np.eye(5)[perm], rtol=1e-6)
+
+
+@PRECISION
+def test_mixture_of_augmix(dtype):
+    # Kills: m for 1 - m; weights in another order; a mixture that depends on where normalisation happens.
+    data = load()
+    with precision(dtype):
+        images, chains = (jnp.asarray((data[name] / 255).astype(dtype))[None] for name in ("ops.image", "augmix.chain_images"))
+        found = mixed(images, chains, jnp.asarray(data["augmix.ws"].astype(dtype))[None], jnp.asarray(data["augmix.m"].astype(dtype))[None])
+    np.testing.assert_allclose(
+        (np.asarray(found[0]) - 0.5) / 0.5, data["augmix.mixed_normalised"], atol=1e-6 if dtype is np.float32 else 1e-12
+    )
+
+
+@PRECISION
+def test_operations_of_pixmix(dtype):
+    # Kills: a and b exchanged; add in [0, 1]; powers of x instead of 2 x; the guard on the wrong picture.
+    data = load()
+    with precision(dtype):
+        images, others = (jnp.stack([nhwc(data[f"pixmix.{name}"], dtype)] * 10) for name in ("img1", "img2"))
+        a, b = jnp.asarray(data["pixmix.ab"].T.astype(dtype))
+        for kernel, name in ((add, "add"), (multiply, "multiply")):
+            found = np.asarray(kernel(images, others, a, b))
+            assert found.dtype == dtype
+            np.testing.assert_allclose(found, nhwc(data[f"pixmix.{name}"], dtype), rtol=1e-5 if dtype is np.float32 else 1e-12, atol=1e-6)
+            expected = nhwc(data[f"pixmix.{name}_clipped"], dtype)
+            np.testing.assert_allclose(np.clip(found, 0, 1), expected, atol=1e-6 if dtype is np.float32 else 1e-12)

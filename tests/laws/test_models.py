@@ -11,12 +11,16 @@ from robustjax import models
 from robustjax.core import InputError
 
 ENTRIES = {
+    "allconv": ((12, 12, 3), {"width": 4}, 3),
+    "densenet_40_12": ((8, 8, 3), {"depth": 10, "growth": 3}, 3),
+    "densenet_bc_100_12": ((8, 8, 3), {"depth": 10, "growth": 3}, 3),
     "mnist_cnn": ((16, 16, 1), {}, 2),
     "mobilenet_v2": ((8, 8, 3), {"width": 0.2, "blocks": (1, 1)}, 2),
     "mobilenet_v3_large": ((8, 8, 3), {"width": 0.2, "blocks": (1, 1)}, 2),
     "mobilenet_v3_small": ((8, 8, 3), {"width": 0.2, "blocks": (1, 1)}, 2),
     "preact_resnet18": ((8, 8, 3), {"width": 4, "blocks": (1, 1)}, 2),
     "resnet18": ((8, 8, 3), {"width": 4, "blocks": (1, 1)}, 2),
+    "resnet50": ((8, 8, 3), {"width": 2, "blocks": (1, 1)}, 2),
     "small_cnn": ((8, 8, 3), {"width": 4}, 3),
     "vgg16_bn": ((8, 8, 3), {"width": 4, "groups": (1, 2)}, 2),
     "wide_resnet": ((8, 8, 3), {"depth": 10, "width": 1, "dropout": 0.3}, 3),

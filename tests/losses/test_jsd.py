@@ -40,7 +40,9 @@ def test_the_clamp_acts_from_below_and_blocks_the_gradient():
     p, low = np.exp(-18.0), 1e-7
     np.testing.assert_allclose(JSD(sure, sure, sure)[0], p * (-18 - np.log(low)), rtol=1e-3)
     slope = jax.jit(jax.grad(lambda x: JSD(x, x, x)[0]))(sure)[0, 1]
-    np.testing.assert_allclose(slope, p * (1 - 18 - np.log(low)), rtol=1e-3)  # of p (log p - log 1e-7); the first class, where M is 1, has none
+    np.testing.assert_allclose(
+        slope, p * (1 - 18 - np.log(low)), rtol=1e-3
+    )  # of p (log p - log 1e-7); the first class, where M is 1, has none
 
 
 def test_inputs_that_do_not_fit_are_refused():

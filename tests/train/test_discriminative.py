@@ -7,7 +7,7 @@ import pytest
 
 from robustjax import losses, models
 from robustjax.augment.noise import gaussian_noise
-from robustjax.core import example_keys, parallel, rng
+from robustjax.core import example_keys, parallel
 from robustjax.core.check import InputError
 from robustjax.train import build, discriminative, loop, step
 from robustjax.train.objectives import Given, Network
@@ -27,7 +27,7 @@ def small():
     first, second = (jnp.asarray(draw.uniform(size=(ROWS, *SHAPE)), jnp.float32) for _ in range(2))
     targets, others = jax.nn.one_hot(labels, CLASSES), 0.9 * jax.nn.one_hot(labels, CLASSES) + 0.1 / CLASSES
     seen = losses.CentroidState(jnp.asarray(draw.normal(size=(CLASSES, 6)), jnp.float32), jnp.array([True, False, True]))
-    given = Given(first, targets, labels, keys, noise_keys, jax.random.key(1), (second, others), seen)
+    given = Given(first, targets, labels, keys, noise_keys, jax.random.key(1), ((second, others),), seen)
     return Network(apply, apply, None), params, stats, given
 
 
@@ -56,9 +56,9 @@ def test_clean_and_noisy_is_one_batch(small):
     objective = discriminative.clean_and_noisy(stddev=0.2)
 
     def by_hand(w):
-        noisy = gaussian_noise(jax.random.clone(given.attack_keys), given.second[0], std=0.2)
+        noisy = gaussian_noise(jax.random.clone(given.attack_keys), given.others[0][0], std=0.2)
         output, after = network.apply(w, stats, jnp.concatenate([given.images, noisy]), True)
-        return cross_entropy(output.logits, jnp.concatenate([given.targets, given.second[1]])), after
+        return cross_entropy(output.logits, jnp.concatenate([given.targets, given.others[0][1]])), after
 
     (value, after), grads = jax.jit(jax.value_and_grad(by_hand, has_aux=True))(params)
     found = of(objective, small)(params)
@@ -94,7 +94,7 @@ def test_discriminative_is_cross_entropy_and_its_terms(small):
 
     def by_hand(w):
         clean, after = network.apply(w, stats, given.images, True)
-        noisy, after = network.apply(w, after, gaussian_noise(jax.random.clone(given.attack_keys), given.second[0], std=0.2), True)
+        noisy, after = network.apply(w, after, gaussian_noise(jax.random.clone(given.attack_keys), given.others[0][0], std=0.2), True)
         head = (w["head.kernel"], w["head.bias"])
         ours = losses.discriminative_loss(clean.features, noisy.features, given.labels, given.memory, *head, lam=0.8, **options, **weights)
         return cross_entropy(clean.logits, given.targets) + ours.total, (after, ours.state)
@@ -139,23 +139,18 @@ def test_devices_agree():
     assert one.memory.seen.any() and (one.memory.seen == many.memory.seen).all()
 
 
-def test_second_view_is_drawn_anew():
-    # Kills: a noisy view whose crops are those of the clean one although shared_crop is off.
-    views = []
-
-    def look(keys, images, targets):
-        views.append(rng.stream(keys, 0))
-        return images, targets
-
-    objective = discriminative.clean_and_noisy(stddev=0.1)
-    experiment = build.build(tiny.config(objective={"name": "clean_and_noisy"}, model=MODEL))
-    one = step.make_step(experiment.apply, look, objective, experiment.optimizer, num_classes=experiment.dataset.num_classes)
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    source = experiment.dataset.train
-    data = (jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels))
-    function = parallel.data_parallel(step.resident(one), mesh)
-    jax.eval_shape(function, build.initial_state(experiment), data, experiment.order(0)[:, None])
-    assert len(views) == 2
+@pytest.mark.parametrize("shared", [False, True])
+def test_second_view_is_drawn_anew(shared):
+    # Kills: a noisy view whose crops are those of the clean one although shared_crop is off; one that is there where nobody asks for it.
+    config = build.build(tiny.config(objective={"name": "clean_and_noisy", "shared_crop": shared}, model=MODEL))
+    first, others = build.augmentations(config.config, config.dataset, config.objective)
+    assert (others is None) == shared
+    if not shared:
+        keys, other = (example_keys(jax.random.key(0), jnp.arange(8)) for _ in range(2))
+        images = jax.random.uniform(jax.random.key(1), (8, *config.dataset.image_shape))
+        targets = jnp.ones((8, config.dataset.num_classes)) / config.dataset.num_classes
+        ((second, _),) = others(keys, images, targets)
+        assert float(jnp.abs(first(other, images, targets)[0] - second).max()) > 0
 
 
 def test_centroids_go_on_where_training_stopped(tmp_path):
