@@ -28,8 +28,35 @@ MNIST_ATTACKS = {
 }
 
 
-def digits():
-    """scikit-learn's digits at 16x16 pixels, small CNN, 40 epochs: seconds on a CPU. No mirroring. [ours]"""
+# What SPIDER and ESP are added to: stages after crop and flip, in the order of the papers, and the objective that goes with them.
+AUGMENTATIONS = {
+    "none": ((), None),
+    "augmix": (("augmix",), "augmix_jsd"),
+    "augmix_nojsd": (("augmix",), None),
+    "pixmix": (("pixmix",), None),
+    "cutout": (("cutout",), None),
+}
+
+
+def augmented(config, name: str):
+    """Adds an augmentation of `AUGMENTATIONS` to a recipe, before the method; 'cutout' covers a square of half the side."""
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"unknown augment {name!r} of this configuration; known: {', '.join(AUGMENTATIONS)}.")
+    stages, objective = AUGMENTATIONS[name]
+    config.augment = (*config.augment, *stages)
+    if name == "cutout":
+        config.augment_options.cutout = {"size": {"digits": 8, "mnist": 14}.get(config.data.name, 16)}
+    if objective:
+        config.objective = ml_collections.ConfigDict(_objective(objective))
+    return config
+
+
+def digits(*, augment: str = "none"):
+    """scikit-learn's digits at 16x16 pixels, small CNN, 40 epochs: seconds on a CPU. No mirroring. [ours]
+
+    Args:
+        augment: see `AUGMENTATIONS`.
+    """
     config = common.base()
     config.data.name = "digits"
     config.model = {"name": "small_cnn", "options": {"width": 16}}
@@ -42,10 +69,10 @@ def digits():
     config.optimizer.weight_decay = 5e-4
     config.evaluation.batch_size = 360
     config.evaluation.attacks = DIGITS_ATTACKS
-    return config
+    return augmented(config, augment)
 
 
-def cifar(name: str, *, epochs: int, model: str = "wrn"):
+def cifar(name: str, *, epochs: int, model: str = "wrn", augment: str = "none"):
     """CIFAR: WRN-40-2, SGD 0.9 at 0.1 with a cosine (SPIDER E.1.1, ESP 4.2); crop and flip, batch 128, decay 5e-4, Nesterov [AugMix].
 
     The checkpoint is selected on validation images under the corruptions of C-bar (SPIDER E.1.1; ESP does not say).
@@ -54,6 +81,7 @@ def cifar(name: str, *, epochs: int, model: str = "wrn"):
         name: 'cifar10' or 'cifar100'.
         epochs: of the paper.
         model: 'wrn' (the papers'), 'resnet18', or 'small': a small CNN for 10 epochs, for a CPU [ours].
+        augment: see `AUGMENTATIONS`.
     """
     config = common.base()
     config.data.name = name
@@ -71,7 +99,7 @@ def cifar(name: str, *, epochs: int, model: str = "wrn"):
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
     config.evaluation.attacks = CIFAR_ATTACKS
-    return config
+    return augmented(config, augment)
 
 
 # RAT, section 5. threat: (as text, step of the inner maximisation, attacks of the evaluation). The released code of TRADES and AWP for L2
@@ -149,8 +177,12 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
     return config
 
 
-def mnist():
-    """MNIST: the network of Rony et al. 2019, SGD 0.9 at 0.1 with a cosine (ESP 4.2); 100 epochs, crop, batch 128 [ours]. No mirroring."""
+def mnist(*, augment: str = "none"):
+    """MNIST: the network of Rony et al. 2019, SGD 0.9 at 0.1 with a cosine (ESP 4.2); 100 epochs, crop, batch 128 [ours]. No mirroring.
+
+    Args:
+        augment: see `AUGMENTATIONS`.
+    """
     config = common.base()
     config.data.name = "mnist"
     config.model = {"name": "mnist_cnn", "options": {}}
@@ -160,7 +192,7 @@ def mnist():
     config.optimizer.weight_decay = 5e-4
     config.evaluation.benchmark = "mnist_c"
     config.evaluation.attacks = MNIST_ATTACKS
-    return config
+    return augmented(config, augment)
 
 
 # "Discriminative loss with Gaussian noise injection", section 7.1 and Table 5: the method's objective, and the last stage of augmentation

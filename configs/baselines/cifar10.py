@@ -3,7 +3,7 @@
 Command: python launch/train.py --config=configs/baselines/cifar10.py --workdir=runs/baseline_cifar10
 Cost: 124,800 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mCE 25.57 ± 0.45 %, clean accuracy 95.37 %, PGD errors 68.57 % (L2) and 99.52 % (L-inf): SPIDER, Tables 3 and 4.
-Options behind ':': quick; model=wrn|resnet18|small.
+Options behind ':': quick; model=wrn|resnet18|small; augment=none|augmix|augmix_nojsd|pixmix|cutout.
 """
 
 from configs import common, recipes
@@ -11,5 +11,5 @@ from configs import common, recipes
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    options = common.parse(text, model="wrn")
-    return common.finish(recipes.cifar("cifar10", epochs=400, model=options["model"]), quick=options["quick"])
+    options = common.parse(text, model="wrn", augment="none")
+    return common.finish(recipes.cifar("cifar10", epochs=400, model=options["model"], augment=options["augment"]), quick=options["quick"])

@@ -3,7 +3,7 @@
 Command: python launch/train.py --config=configs/baselines/digits.py --workdir=runs/baseline_digits
 Cost: about ten seconds on two CPU cores.
 Expected: results/quickstart.json.
-Options behind ':': quick.
+Options behind ':': quick; augment=none|augmix|augmix_nojsd|pixmix|cutout.
 """
 
 from configs import common, recipes
@@ -11,5 +11,5 @@ from configs import common, recipes
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    options = common.parse(text)
-    return common.finish(recipes.digits(), quick=options["quick"])
+    options = common.parse(text, augment="none")
+    return common.finish(recipes.digits(augment=options["augment"]), quick=options["quick"])

@@ -6,7 +6,7 @@ Cost: about ten seconds on two CPU cores.
 Expected: not in the paper.
 sigma = tau / 2 and tau close to epsilon as in the paper; xi = 0.426 is its gamma = 10 (`augment.xi_from_ratio`). The paper chose
 epsilon by a grid that it does not print: 4 was chosen here, half of SPIDER's tau.
-Options behind ':': quick; method=esp|l2_sphere|none.
+Options behind ':': quick; method=esp|l2_sphere|none; augment=none|augmix|augmix_nojsd|pixmix|cutout.
 """
 
 from configs import common, recipes
@@ -20,4 +20,4 @@ METHODS = {
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    return common.with_method(text, METHODS, recipes.digits, method="esp")
+    return common.with_method(text, METHODS, recipes.digits, method="esp", augment="none")

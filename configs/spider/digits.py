@@ -5,7 +5,7 @@ Command: python launch/train.py --config=configs/spider/digits.py --workdir=runs
 Cost: about ten seconds on two CPU cores.
 Expected: results/quickstart.json.
 The paper searched tau and xi (Optuna, 30 trials) and does not print what it found: ours were chosen on the validation split (results/quickstart_search.json).
-Options behind ':': quick; method=spider|no_ls|std_ls|none.
+Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none; augment=none|augmix|augmix_nojsd|pixmix|cutout.
 """
 
 from configs import common, recipes
@@ -14,10 +14,12 @@ METHODS = {
     "spider": {"tau": 4.0, "xi": 0.5},
     "no_ls": {"tau": 4.0},  # the same perturbation with the hard label
     "std_ls": {"alpha": 0.1},  # standard label smoothing, no perturbation
+    "mixup": {"alpha": 1.0},  # the paper prints no alpha
+    "cutmix": {"alpha": 1.0},
     "none": {},
 }
 
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    return common.with_method(text, METHODS, recipes.digits, method="spider")
+    return common.with_method(text, METHODS, recipes.digits, method="spider", augment="none")

@@ -36,7 +36,16 @@ NOISE_OBJECTIVES: dict[str, dict] = {
         "shared_crop": False,
     },
 }
-METHODS = {"none": "baseline", "spider": "SPIDER", "esp": "ESP", "no_ls": "SPIDER without smoothing", "std_ls": "label smoothing"}
+AUGMENTATIONS = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout"}
+METHODS = {
+    "none": "baseline",
+    "spider": "SPIDER",
+    "esp": "ESP",
+    "no_ls": "SPIDER without smoothing",
+    "std_ls": "label smoothing",
+    "mixup": "Mixup",
+    "cutmix": "CutMix",
+}
 
 
 def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str = "") -> dict:
@@ -166,9 +175,13 @@ def trained_by(config: dict) -> tuple[str, str]:
     name = method["name"]
     label = METHODS.get(name, name) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else "")
     objective = config["objective"]
-    if objective["name"] != "classification":
+    augmented = _augmented(config)
+    if augmented:
+        name = augmented.lower().replace(" + ", "+").replace(" ", "_") + ("" if name == "none" else f"+{name}")
+        label = augmented if method["name"] == "none" else f"{augmented} + {label}"
+    if objective["name"] not in ("classification", "augmix_jsd"):
         trained, as_printed = _objective(objective)
-        label = trained if name == "none" else f"{trained} with {label}"
+        label = trained if method["name"] == "none" and not augmented else f"{trained} with {label}"
         # Another setting than a paper's has no row in its table.
         order = objective.get("order", 2)
         name = (f"rat_{order}" if objective["name"] == "rat" else objective["name"]) + ("" if as_printed else "_otherwise")
@@ -177,6 +190,17 @@ def trained_by(config: dict) -> tuple[str, str]:
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
         label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
     return name, label
+
+
+def _augmented(config: dict) -> str:
+    """Returns the name in tables of what SPIDER and ESP are added to, or nothing."""
+    names = [AUGMENTATIONS[stage] for stage in config["augment"] if stage in AUGMENTATIONS]
+    if "AugMix" in names:
+        objective = config["objective"]
+        usual = {"weight": 12.0, "perturbed": "all"}
+        others = [f"JSD {key} {objective[key]}" for key, value in usual.items() if objective.get(key, value) != value]
+        names[names.index("AugMix")] = ", ".join(["AugMix" if objective["name"] == "augmix_jsd" else "AugMix without JSD", *others])
+    return " + ".join(names)
 
 
 def _objective(objective: dict) -> tuple[str, bool]:
