@@ -42,6 +42,7 @@ def base() -> ml_collections.ConfigDict:
     config.quick = False
 
     # limit_train (validation included) and limit_test: use only that many examples (0: all). stream: 'auto' keeps what fits on the device.
+    # copies: folder of distorted copies that launch/deepaugment.py wrote, to be trained on beside the originals; empty for none.
     config.data = ml_collections.ConfigDict(
         {
             "name": "digits",
@@ -52,6 +53,7 @@ def base() -> ml_collections.ConfigDict:
             "limit_train": 0,
             "limit_test": 0,
             "stream": "auto",
+            "copies": "",
         }
     )
     config.model = ml_collections.ConfigDict({"name": "small_cnn", "options": {}})

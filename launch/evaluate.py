@@ -8,8 +8,11 @@ python launch/evaluate.py --workdir=runs/spider --suite=transfer --surrogate=run
 python launch/evaluate.py --workdir=runs/spider --suite=clean --curve=linf:0,2/255,4/255,6/255,8/255
 python launch/evaluate.py --workdir=runs/spider --suite=noise --noise=gaussian=2/255,4/255,8/255 --noise=uniform=0.06
 python launch/evaluate.py --workdir=runs/spider --suite=thickness,flatness,curvature --geometry=flatness.radii=30,32.5,35
+python launch/evaluate.py --workdir=runs/rice2020 --torch_checkpoint=rice2020.pt --model=preact_resnet18 --dataset=cifar10 --suite=autoattack --threat=linf:8/255
 """
 
+import ast
+import re
 import shlex
 import sys
 
@@ -61,6 +64,18 @@ _SAVE = flags.DEFINE_bool("save_adversarial", False, "Keep adversarial images in
 _RESTART = flags.DEFINE_bool("restart", False, "Begin attacks (geometry, noise) anew that were interrupted, in place of going on.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
 _TABLE = flags.DEFINE_string("table", "", "Table of a paper to set beside ours, e.g. spider/3.")
+_TORCH = flags.DEFINE_string(
+    "torch_checkpoint",
+    "",
+    "File of weights that torch has trained (.pt, .pth, .tar, .safetensors, .npz), to be measured in place of a run of this library; --workdir, "
+    "a new folder, takes them in, and is from then on like that of a run. Needs --model and --dataset.",
+)
+_MODEL = flags.DEFINE_string("model", "", "Of torch_checkpoint: NAME or NAME,option=value,..., e.g. wide_resnet,depth=28,width=10.")
+_DATASET = flags.DEFINE_string("dataset", "", "Of torch_checkpoint: NAME or NAME,option=value,..., e.g. cifar10; it lies in --data_dir.")
+_MEAN = flags.DEFINE_list(
+    "mean", ["0"], "Of torch_checkpoint: what it takes off images in [0, 1], one number or one a channel: 0.49,0.48,0.45."
+)
+_STD = flags.DEFINE_list("std", ["1"], "Of torch_checkpoint: what it divides them by then.")
 flags.mark_flag_as_required("workdir")
 
 
@@ -68,6 +83,7 @@ def main() -> None:
     """Evaluates every workdir, prints the table and writes the report."""
     from robustjax.evaluate import report, run
 
+    _adopt()
     options = {
         "suite": _SUITE.value,
         "data_dir": _DATA_DIR.value,
@@ -92,6 +108,58 @@ def main() -> None:
     print(report.markdown(made))
     for path in report.write(made, _REPORT.value or _WORKDIR.value[0]):
         print(path)
+
+
+def _adopt() -> None:
+    """Takes torch's weights into the workdir, where they are asked for."""
+    from robustjax.core.check import InputError
+    from robustjax.evaluate import load
+
+    if not _TORCH.value:
+        given = [flag.name for flag in (_MODEL, _DATASET, _MEAN, _STD) if flags.FLAGS[flag.name].present]
+        if given:
+            raise InputError(f"--{given[0]} goes with --torch_checkpoint; a run of this library knows its own.")
+        return
+    if len(_WORKDIR.value) != 1 or not _MODEL.value or not _DATASET.value:
+        raise InputError(
+            "--torch_checkpoint needs one --workdir for itself, --model and --dataset, e.g. --model=wide_resnet,depth=28,width=10 --dataset=cifar10."
+        )
+    from configs import common, recipes
+
+    config = common.base()
+    config.data.name, config.data.options = _named(_DATASET)
+    config.data.dir = _DATA_DIR.value
+    config.model.name, config.model.options = _named(_MODEL)
+    config.augment = ()
+    config.evaluation.attacks = {name: attack for *_, attacks in recipes.ADVERSARIES.values() for name, attack in attacks.items()}
+    load.adopt(_TORCH.value, _WORKDIR.value[0], config.to_dict(), mean=_numbers(_MEAN), std=_numbers(_STD))
+
+
+def _named(flag: flags.FlagHolder) -> tuple[str, dict]:
+    """Reads 'resnet50,stem=imagenet,blocks=(3,4,6,3)' into ('resnet50', {'stem': 'imagenet', 'blocks': (3, 4, 6, 3)})."""
+    from robustjax.core.check import InputError
+
+    name, *parts = re.split(r",(?![^()]*\))", flag.value)
+    options = {}
+    for part in parts:
+        option, found, value = part.partition("=")
+        if not found:
+            raise InputError(f"--{flag.name} is a name and options, NAME,option=value,..., got {part!r} in {flag.value!r}.")
+        try:
+            options[option] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[option] = value
+    return name, options
+
+
+def _numbers(flag: flags.FlagHolder) -> float | list[float]:
+    from robustjax.core.check import InputError
+
+    try:
+        numbers = [float(text) for text in flag.value]
+    except ValueError as error:
+        raise InputError(f"--{flag.name} is one number, or one a channel: 0.49,0.48,0.45; got {','.join(flag.value)!r}.") from error
+    return numbers if len(numbers) > 1 else numbers[0]
 
 
 if __name__ == "__main__":

@@ -58,6 +58,11 @@ metrics.class_dispersion(features, labels, k)
 metrics.class_margins(features, labels, kernel, bias)
 theory.js_divergence_lower_bound(tau)
 theory.rescale_features(params, nu)
+losses.jsd_consistency(clean, aug1, aug2)
+augment.mixup(keys, images, targets, partner_images, partner_targets, *, alpha, lam='example')
+augment.cutmix(keys, images, targets, partner_images, partner_targets, *, alpha, lam='example')
+augment.augmix(keys, images, *, severity=3, width=3, depth=-1, alpha=1.0)
+augment.pixmix(keys, images, mixers, *, k=4, beta=3.0, severity=3)
 """.strip().splitlines()
 
 

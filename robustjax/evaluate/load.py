@@ -1,16 +1,18 @@
-"""Builds the trained network again, from its checkpoint alone."""
+"""Builds the trained network again, from its checkpoint alone; `adopt` makes such a checkpoint of weights that torch has trained."""
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
-from robustjax import data, models
+from robustjax import corruptions, data, models
 from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
+from robustjax.models.normalize import Constant
 
 
 class Loaded(NamedTuple):
@@ -89,6 +91,75 @@ def load_surrogate(workdir: str | Path, meta: dict) -> Loaded:
             f"{ours[0]}, {ours[1]} classes of {ours[2]}; attacks transfer between runs on the same data only."
         )
     return found
+
+
+def adopt(weights: str | Path, workdir: str | Path, config: dict, *, mean: Constant, std: Constant) -> None:
+    """Makes of `workdir` the folder of a run whose one checkpoint, of step 0, holds torch's weights; then all that measures runs serves.
+
+    The name and digest of the file stand in config.json as `init`, mean and standard deviation among the options of the model, so that
+    results of other weights are never taken for these. A folder that holds the same already is left as it is.
+
+    Args:
+        weights: a file as `models.torch_import` reads it.
+        workdir: a new folder, or one that holds these weights.
+        config: every key of a configuration: `data` and `model` say what the network was trained for and is, `evaluation` how it is measured
+            (on the benchmark for the size of the images). What concerns training is put to 0.
+        mean: taken off the images by the network, in units of [0, 1] pixels; one number, or one a channel.
+        std: divides them then.
+
+    Raises:
+        InputError: if the weights are not those of such a network, the data are absent, or the folder holds another network.
+    """
+    weights, workdir = Path(weights), Path(workdir)
+    wanted, model = config["data"], config["model"]
+    dataset = data.make(wanted["name"], dir=wanted["dir"], **wanted["options"])
+    made_for = {"num_classes": dataset.num_classes, "image_shape": list(dataset.image_shape)}
+    constants = {name: value if isinstance(value, float | int) else list(value) for name, value in (("mean", mean), ("std", std))}
+    description = {"name": model["name"], **made_for, **constants}
+    reserved = sorted({"seed", "dtype", "remat", *description} & set(model["options"]))
+    if reserved:
+        raise InputError(
+            f"{reserved[0]!r} is no option of the model here: classes and sizes follow from the data, mean and std are given apart."
+        )
+    description |= model["options"]
+    try:
+        network = models.make(**description)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"the model {model['name']!r} cannot be built with {model['options']}: {' '.join(str(error).split())}.") from error
+    params, batch_stats = models.torch_import.load(weights, network)
+    source = f"{weights.name} (sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
+    adopted = {"seed": 0, "epochs": 0, "batch_size": 0, "init": source, "method": {"name": weights.name.partition(".")[0]}}
+    adopted["model"] = {"name": model["name"], "options": {**model["options"], **constants}}
+    adopted["evaluation"] = {**config["evaluation"], "benchmark": corruptions.nearest("c", *dataset.image_shape[:2])}
+    config = results.canonical({**config, **adopted})
+    if _holds(workdir, config):
+        return
+    note = f"{source} was trained elsewhere: epochs, batch size, seed, step and validation named here are not its own"
+    about = {"name": dataset.name, "provenance": dataset.provenance, "class_names": list(dataset.class_names)}
+    meta = {"config": config, "model": results.canonical(description), "data": about, "validation": {}, "notes": [note]}
+    results.write_json(workdir / "config.json", config)
+    checkpoints = Checkpoints(workdir)
+    try:
+        checkpoints.save(0, {"params": params, "batch_stats": batch_stats, "ema": {}}, meta, validation_accuracy=0.0)
+        checkpoints.wait()
+    finally:
+        checkpoints.close()
+
+
+def _holds(workdir: Path, config: dict) -> bool:
+    """Returns whether a folder holds the very network of `config`; refuses one that holds, or is to hold, another."""
+    steps = Checkpoints(workdir, read_only=True).steps() if (workdir / "checkpoints").is_dir() else []
+    before = results.read_json(workdir / "config.json")
+
+    def network(config: dict) -> list:
+        return [config["init"], config["model"], config["data"]["name"], config["data"]["options"]]
+
+    known = isinstance(before, dict)
+    if (known or steps) and not (known and network(results.completed(before)) == network(config)):
+        raise InputError(f"{workdir} holds another network than {config['init']} with this model and data; choose another --workdir.")
+    return bool(steps)
 
 
 def _data_of(meta: dict) -> str:

@@ -1,4 +1,7 @@
-"""AugMix's consistency of three views: Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty"."""
+"""AugMix's consistency of three views.
+
+Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness and Uncertainty", ICLR 2020.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ _LOW = 1e-7  # of the mixture, as in the released code
 def jsd_consistency(clean: ArrayLike, aug1: ArrayLike, aug2: ArrayLike) -> Float[Array, " b"]:
     """Returns (KL(p1 || M) + KL(p2 || M) + KL(p3 || M)) / 3 for each example, p the softmax of the logits and M their mean, in nats.
 
-    ICLR 2020, section 3, "JS(p_orig; p_augmix1; p_augmix2)", without the factor of the loss, which is 12. As in the released code M
+    The paper's section 3, "JS(p_orig; p_augmix1; p_augmix2)", without the factor of the loss, which is 12. As in the released code M
     is clamped to [1e-7, 1] before its logarithm: where the clamp is active the value is a little less than the divergence, and M has
     no gradient. Gradients flow through all views otherwise: hold none of them constant. The released code passes the views through
     the network in one batch, with common batch statistics; its cross-entropy is of the clean view alone.

@@ -9,22 +9,28 @@ from flax import nnx
 
 from robustjax.core import registry
 from robustjax.models import layers, normalize
+from robustjax.models.allconv import AllConvNet
+from robustjax.models.densenet import DenseNet, DenseNetBC
 from robustjax.models.mnist_cnn import MnistCNN
 from robustjax.models.mobilenet_v2 import MobileNetV2
 from robustjax.models.mobilenet_v3 import MobileNetV3Large, MobileNetV3Small
 from robustjax.models.preact_resnet import PreActResNet
-from robustjax.models.resnet import ResNet
+from robustjax.models.resnet import ResNet, ResNet50
 from robustjax.models.small_cnn import SmallCNN
 from robustjax.models.vgg import VGG
 from robustjax.models.wide_resnet import WideResNet
 
 TABLE = {
+    "allconv": AllConvNet,
+    "densenet_40_12": DenseNet,
+    "densenet_bc_100_12": DenseNetBC,
     "mnist_cnn": MnistCNN,
     "mobilenet_v2": MobileNetV2,
     "mobilenet_v3_large": MobileNetV3Large,
     "mobilenet_v3_small": MobileNetV3Small,
     "preact_resnet18": PreActResNet,
     "resnet18": ResNet,
+    "resnet50": ResNet50,
     "small_cnn": SmallCNN,
     "vgg16_bn": VGG,
     "wide_resnet": WideResNet,
@@ -46,9 +52,10 @@ def make(
     """Makes a network, in evaluation mode, with its initial parameters.
 
     Args:
-        name: 'small_cnn' (options width, convs, embedding), 'mnist_cnn' (dropout), 'resnet18' (stem, width, blocks, embedding),
-            'preact_resnet18' (width, blocks), 'wide_resnet' (depth, width, dropout), 'vgg16_bn' (width, groups), 'mobilenet_v2'
-            (width, blocks), 'mobilenet_v3_small' or 'mobilenet_v3_large' (width, blocks, dropout).
+        name: 'small_cnn' (options width, convs, embedding), 'mnist_cnn' (dropout), 'resnet18' or 'resnet50' (stem, width, blocks,
+            embedding), 'preact_resnet18' (width, blocks), 'wide_resnet' (depth, width, dropout), 'vgg16_bn' (width, groups),
+            'mobilenet_v2' (width, blocks), 'mobilenet_v3_small' or 'mobilenet_v3_large' (width, blocks, dropout), 'densenet_40_12' or
+            'densenet_bc_100_12' (depth, growth, bottleneck, reduction), 'allconv' (width, dropout).
         num_classes: at least 2.
         image_shape: (height, width, channels) of the images it will be given.
         mean: taken off the images first, in units of [0, 1] pixels: one number, or one a channel.

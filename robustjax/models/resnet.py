@@ -1,4 +1,5 @@
-"""Residual networks of basic blocks: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016."""
+"""Residual networks of basic and of bottleneck blocks: He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR
+2016; ResNet-50 in torchvision's form ("v1.5"), whose stride is that of the 3x3 convolution."""
 
 from collections.abc import Sequence
 
@@ -13,7 +14,10 @@ from robustjax.models import initial, layers
 class BasicBlock(nnx.Module):
     """relu(x + bn(conv(relu(bn(conv(x)))))), with a 1x1 convolution and batch norm on the shortcut where shapes differ."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, spec: layers.Spec, rngs: nnx.Rngs):
+    expansion = 1
+
+    def __init__(self, inputs: int, channels: int, stride: int, *, spec: layers.Spec, rngs: nnx.Rngs):
+        outputs = self.expansion * channels
         self.conv1 = layers.conv(inputs, outputs, 3, stride=stride, spec=spec, rngs=rngs)
         self.bn1 = layers.BatchNorm(outputs, rngs=rngs)
         self.conv2 = layers.conv(outputs, outputs, 3, spec=spec, rngs=rngs)
@@ -29,6 +33,34 @@ class BasicBlock(nnx.Module):
         return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
 
 
+class Bottleneck(nnx.Module):
+    """relu(x + bn(conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(x))))))))), four times as wide outside as inside.
+
+    The 3x3 convolution has the stride; shortcut as in `BasicBlock`.
+    """
+
+    expansion = 4
+
+    def __init__(self, inputs: int, channels: int, stride: int, *, spec: layers.Spec, rngs: nnx.Rngs):
+        outputs = self.expansion * channels
+        self.conv1 = layers.conv(inputs, channels, 1, spec=spec, rngs=rngs)
+        self.bn1 = layers.BatchNorm(channels, rngs=rngs)
+        self.conv2 = layers.conv(channels, channels, 3, stride=stride, spec=spec, rngs=rngs)
+        self.bn2 = layers.BatchNorm(channels, rngs=rngs)
+        self.conv3 = layers.conv(channels, outputs, 1, spec=spec, rngs=rngs)
+        self.bn3 = layers.BatchNorm(outputs, rngs=rngs)
+        self.projects = inputs != outputs or stride != 1
+        if self.projects:
+            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
+            self.shortcut_bn = layers.BatchNorm(outputs, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
+        out = nnx.relu(self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x))))))
+        out = self.bn3(self.conv3(out))
+        return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
+
+
 class ResNet(layers.Classifier):
     """A residual network; blocks=(2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) is ResNet-34.
 
@@ -40,6 +72,8 @@ class ResNet(layers.Classifier):
     then its output. (With 128 it is the network of the discriminative-loss paper, Appendix H.1: 11,235,786 parameters with the CIFAR
     stem.)
     """
+
+    block: type[BasicBlock] | type[Bottleneck] = BasicBlock
 
     def __init__(
         self,
@@ -65,9 +99,9 @@ class ResNet(layers.Classifier):
         self.blocks, channels, ends = nnx.List([]), width, []
         for stage, count in enumerate(blocks):
             for i in range(count):
-                outputs = width * 2**stage
-                self.blocks.append(BasicBlock(channels, outputs, 2 if stage and not i else 1, spec=spec, rngs=rngs))
-                channels = outputs
+                inner = width * 2**stage
+                self.blocks.append(self.block(channels, inner, 2 if stage and not i else 1, spec=spec, rngs=rngs))
+                channels = self.block.expansion * inner
             ends.append(len(self.blocks) - 1)
         self.ends = tuple(ends)
         self.embeds = embedding > 0
@@ -88,3 +122,24 @@ class ResNet(layers.Classifier):
                 maps.append(x)
         pooled = layers.global_pool(x)
         return self.embedding(nnx.relu(pooled)) if self.embeds else pooled, tuple(maps)
+
+
+class ResNet50(ResNet):
+    """ResNet of bottleneck blocks; blocks=(3, 4, 23, 3) is ResNet-101.
+
+    For 1000 classes it has 25,557,032 parameters with the ImageNet stem, for 10 classes 23,528,522, and 23,520,842 with the CIFAR stem.
+    """
+
+    block = Bottleneck
+
+    def __init__(
+        self,
+        spec: layers.Spec,
+        rngs: nnx.Rngs,
+        *,
+        stem: str = "cifar",
+        width: int = 64,
+        blocks: Sequence[int] = (3, 4, 6, 3),
+        embedding: int = 0,
+    ):
+        super().__init__(spec, rngs, stem=stem, width=width, blocks=blocks, embedding=embedding)

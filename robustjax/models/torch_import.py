@@ -191,6 +191,12 @@ _RESIDUAL = {
     _STAGE + r"(shortcut|downsample)\.1": "blocks.{block}.shortcut_bn",
 }
 _WIDE = {**_ENDS, _GROUP + _PART: "blocks.{block}.{part}", _GROUP + "convShortcut": "blocks.{block}.shortcut_conv"}
+_DENSE = {
+    **_ENDS,
+    rf"dense(?P<stage>\d)\.(?P<place>\d+)\.{_PART}": "blocks.{block}.{part}",
+    rf"trans1\.{_PART}": "transitions.0.{part}",
+    rf"trans2\.{_PART}": "transitions.1.{part}",
+}
 _INVERTED = {
     **_ENDS,
     r"layers\.(?P<place>\d+)\." + _PART: "blocks.{block}.{part}",
@@ -199,8 +205,8 @@ _INVERTED = {
 }
 
 
-def _vgg(shapes: Shapes) -> Layers:
-    """Numbered convolutions, each with its batch norm behind it; a pooling layer, which has a number too, ends a group."""
+def _convs(shapes: Shapes) -> Layers:
+    """Numbered convolutions, each with its batch norm behind it; pooling (and dropout), which have numbers too, end a group."""
     layers = {"classifier": "head"}
     convs = sorted(
         int(name.split(".")[1]) for name, shape in shapes.items() if re.fullmatch(r"features\.\d+\.weight", name) and len(shape) > 1
@@ -235,7 +241,8 @@ def _mobilenet_v3(shapes: Shapes) -> Layers:
 NAMINGS = (
     Naming("ResNet and PreActResNet", "layer1.0.conv1.weight", functools.partial(_ruled, rules=_RESIDUAL)),
     Naming("WideResNet", "block1.layer.0.conv1.weight", functools.partial(_ruled, rules=_WIDE), unused=r"sub_block1\..*"),
+    Naming("AugMix's DenseNet", "dense1.0.conv1.weight", functools.partial(_ruled, rules=_DENSE)),
     Naming("MobileNetV2 for CIFAR", "layers.0.conv3.weight", functools.partial(_ruled, rules=_INVERTED)),
     Naming("torchvision's MobileNetV3", "features.1.block.0.0.weight", _mobilenet_v3),
-    Naming("VGG with batch norm", "features.0.weight", _vgg),
+    Naming("VGG with batch norm and AugMix's AllConvNet", "features.0.weight", _convs),
 )

@@ -182,7 +182,9 @@ def test_examples_share_by_class_and_dtypes_are_lifted():
 def test_stability():
     # Kills: a mean over features; a half; the square for the distance; a gradient that is stopped in one view; NaN where views agree.
     q, noisy = (jnp.asarray(a, jnp.float32) for a in np.random.default_rng(0).normal(size=(2, N, D)))
-    np.testing.assert_allclose(losses.stability(q, noisy), [np.sqrt(np.sum((a - b) ** 2)) for a, b in zip(q, noisy, strict=True)], rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.stability(q, noisy), [np.sqrt(np.sum((a - b) ** 2)) for a, b in zip(q, noisy, strict=True)], rtol=1e-5
+    )
     grads = jax.grad(lambda *views: jnp.sum(losses.stability(*views)), argnums=(0, 1))(q, noisy)
     np.testing.assert_allclose(grads[0], (q - noisy) / np.linalg.norm(q - noisy, axis=1, keepdims=True), rtol=1e-5)
     np.testing.assert_array_equal(grads[0], -grads[1])

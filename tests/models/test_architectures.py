@@ -37,6 +37,14 @@ def count(name, **options):
         (1_528_106, "mobilenet_v3_small", (400, 500, 3), {}),
         (2_542_856, "mobilenet_v3_small", (32, 32, 3), {"num_classes": 1000}),
         (11_235_786, "resnet18", (32, 32, 3), {"embedding": 128}),
+        (563_930, "wide_resnet", (32, 32, 3), {"depth": 40, "width": 1}),
+        (36_479_194, "wide_resnet", (32, 32, 3), {"depth": 28, "width": 10}),
+        (1_059_298, "densenet_40_12", (32, 32, 3), {}),
+        (769_162, "densenet_bc_100_12", (32, 32, 3), {}),
+        (1_409_674, "allconv", (32, 32, 3), {}),
+        (23_520_842, "resnet50", (32, 32, 3), {}),
+        (23_528_522, "resnet50", (224, 224, 3), {"stem": "imagenet"}),
+        (25_557_032, "resnet50", (224, 224, 3), {"stem": "imagenet", "num_classes": 1000}),
     ],
 )
 def test_parameter_counts(expected, name, shape, options):
@@ -113,6 +121,15 @@ def test_each_network_starts_as_its_released_code_does():
     np.testing.assert_allclose(jnp.std(wrn["blocks.2.conv1.kernel"]), (2 / (9 * 128)) ** 0.5, rtol=0.03)
     resnet = models.split(models.make("resnet18", width=8, **options))[1]
     assert resnet["head.bias"].any() and jnp.max(jnp.abs(resnet["head.bias"])) <= 64**-0.5
+    neck = models.split(models.make("resnet50", width=8, blocks=(1, 1), **options))[1]
+    assert neck["head.bias"].any() and jnp.all(neck["blocks.1.bn3.scale"] == 1)  # not torchvision's zero_init_residual
+    np.testing.assert_allclose(jnp.std(neck["blocks.1.conv3.kernel"]), (2 / 64) ** 0.5, rtol=0.1)
+    dense = models.split(models.make("densenet_bc_100_12", depth=10, growth=24, **options))[1]
+    assert not dense["head.bias"].any() and 0.08 < jnp.max(jnp.abs(dense["head.kernel"])) <= len(dense["head.kernel"]) ** -0.5
+    np.testing.assert_allclose(jnp.std(dense["blocks.0.conv1.kernel"]), (2 / 96) ** 0.5, rtol=0.05)
+    allconv = models.split(models.make("allconv", width=16, **options))[1]
+    assert not allconv["head.bias"].any() and 0.12 < jnp.max(jnp.abs(allconv["blocks.2.convs.1.bias"])) <= 32**-0.5
+    np.testing.assert_allclose(jnp.std(allconv["blocks.1.convs.0.kernel"]), (2 / (9 * 32)) ** 0.5, rtol=0.05)
     mnist = models.split(models.make("mnist_cnn", num_classes=10, image_shape=(28, 28, 1)))[1]
     assert not mnist["head.kernel"].any() and mnist["hidden1.bias"].any() and not mnist["convs.2.bias"].any()
     np.testing.assert_allclose(jnp.std(mnist["convs.2.kernel"]), (2 / (9 * 32)) ** 0.5, rtol=0.05)
@@ -188,6 +205,13 @@ def test_numbers_of_numpy_are_numbers():
         (r"\(28, 28, 3\).*too small for mobilenet_v3_small.*32x32", {"name": "mobilenet_v3_small", "image_shape": (28, 28, 3)}),
         ("embedding is the size of a layer.*got -1", {"name": "resnet18", "embedding": -1}),
         ("embedding is the size of a layer.*got -1", {"embedding": -1}),
+        (r"densenet_40_12 needs depth = 3 n \+ 4 \(without bottleneck\).*depth=41", {"name": "densenet_40_12", "depth": 41}),
+        (r"densenet_bc_100_12 needs depth = 6 n \+ 4 \(with bottleneck\).*depth=13", {"name": "densenet_bc_100_12", "depth": 13}),
+        (r"n >= 1, and growth >= 1, got depth=4, growth=12", {"name": "densenet_40_12", "depth": 4}),
+        (r"n >= 1, and growth >= 1, got depth=40, growth=0", {"name": "densenet_40_12", "growth": 0}),
+        ("reduction is the share of channels.*got 1.5", {"name": "densenet_bc_100_12", "reduction": 1.5}),
+        ("allconv needs a width of at least 1, got 0", {"name": "allconv", "width": 0}),
+        (r"\(11, 32, 3\).*too small for allconv.*12x12", {"name": "allconv", "image_shape": (11, 32, 3)}),
         ("image_shape must be", {"image_shape": (32, 32)}),
         ("num_classes must be at least 2, got 1", {"num_classes": 1}),
         ("mean has 2 values, the images have 3 channels", {"mean": (0.5, 0.5)}),

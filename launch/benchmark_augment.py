@@ -1,0 +1,148 @@
+"""Measures what augmentations cost: a training step beside one with crop and flip alone, and AugMix beside Pillow.
+
+python launch/benchmark_augment.py --out=results/benchmark_augment_cpu.json
+
+Every augmentation takes turns with the plain step (A B A B ...), the plain one too, whose ratio shows how far to trust the others;
+SPIDER on top of an augmentation takes turns with that augmentation. AugMix on its own takes turns with Pillow's, in one process.
+"""
+
+import shlex
+import sys
+import time
+
+import peer_augmix
+import timing
+
+import entry  # isort: skip
+from absl import flags
+
+_OUT = flags.DEFINE_string("out", "", "File for the numbers; default: print only.")
+_PAIRS = flags.DEFINE_integer("pairs", 7, "How often each pair is measured.", lower_bound=3)
+_STEPS = flags.DEFINE_integer("steps", 3, "Dispatches in one measurement.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Images in a batch.", lower_bound=1)
+_NETWORK = flags.DEFINE_enum("network", "", ["", "narrow", "wrn"], "narrow: WRN-16-1; wrn: WRN-40-2; default: narrow on a CPU.")
+NETWORKS = {"narrow": {"depth": 16, "width": 1}, "wrn": {"depth": 40, "width": 2}}
+SPIDER = {"name": "spider", "tau": 8.0, "xi": 0.4}
+# {name: (stages after crop and flip, method, objective)}
+STEPS = {
+    "plain": ((), {"name": "none"}, "classification"),
+    "augmix_jsd": (("augmix",), {"name": "none"}, "augmix_jsd"),
+    "augmix": (("augmix",), {"name": "none"}, "classification"),
+    "pixmix": (("pixmix",), {"name": "none"}, "classification"),
+    "mixup": ((), {"name": "mixup", "alpha": 1.0}, "classification"),
+    "cutmix": ((), {"name": "cutmix", "alpha": 1.0}, "classification"),
+    "esp": ((), {"name": "esp", "epsilon": 4.0, "tau": 4.0, "xi": 0.4}, "classification"),
+    "spider": ((), SPIDER, "classification"),
+    "augmix_jsd+spider": (("augmix",), SPIDER, "augmix_jsd"),
+    "augmix+spider": (("augmix",), SPIDER, "classification"),
+    "pixmix+spider": (("pixmix",), SPIDER, "classification"),
+}
+
+
+class Step:
+    """One compiled training step; called, it takes a few and waits for them."""
+
+    def __init__(self, name: str, network: dict):
+        from configs import common
+        from robustjax.core import parallel
+        from robustjax.train import build, feed
+
+        stages, method, objective = STEPS[name]
+        config = common.base().to_dict()
+        config["data"] |= {"name": "fake", "options": {"size": 32, "channels": 3, "train": 4 * _BATCH.value, "test": 8}}
+        config |= {"augment": ("crop_flip", *stages), "method": method, "objective": {"name": objective}}
+        config |= {"model": {"name": "wide_resnet", "options": network}, "batch_size": _BATCH.value, "epochs": 10_000}
+        experiment = build.build(config)
+        mesh = parallel.data_mesh()
+        self._state = parallel.replicate(build.initial_state(experiment), mesh)
+        self._steps = feed.Resident(experiment, mesh, feed.place(experiment, mesh))
+        self._dispatches = self._steps.dispatches(0, 10**9)
+        self.images = _STEPS.value * _BATCH.value * self._steps.chunk
+        began = time.perf_counter()
+        self()
+        self.first_seconds = time.perf_counter() - began
+        self()
+
+    def __call__(self) -> None:
+        import jax
+
+        for _ in range(_STEPS.value):
+            self._state, _marker = self._steps(self._state, next(self._dispatches)[1])
+        jax.block_until_ready(self._state)
+
+
+def steps(network: dict) -> list[dict]:
+    """Returns what each step takes, beside the plain one, and with SPIDER beside the same without."""
+    import jax
+
+    made, rows = {}, []
+    for name in STEPS:
+        made[name] = Step(name, network)
+        found = timing.paired(made["plain"], made[name], _PAIRS.value)
+        row = {
+            "name": name,
+            "images_per_second": made[name].images / found["seconds"][1],
+            "times_plain": found["ratio_median"],
+            "times_plain_range": found["ratio_range"],
+            "first_call_seconds": made[name].first_seconds,
+        }
+        base = name.removesuffix("+spider") if name.endswith("+spider") else "plain" if name == "spider" else ""
+        if base:
+            over = timing.paired(made[base], made[name], _PAIRS.value)
+            row |= {"over": base, "times_base": over["ratio_median"], "times_base_range": over["ratio_range"]}
+        rows.append(row)
+        print(f"{name}: {row['times_plain']:.3f} times plain on {jax.default_backend()}", file=sys.stderr, flush=True)
+    return rows
+
+
+def beside_pillow(count: int = 512) -> dict:
+    """Returns images/s of AugMix here, on all cores of the process, and with Pillow in the same process."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from robustjax import augment
+    from robustjax.core import example_keys
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    pixels = coarse.repeat(4, axis=1).repeat(4, axis=2)
+    images = jnp.asarray(pixels, jnp.float32) / 255
+    keys = example_keys(jax.random.key(0), jnp.arange(count))
+    ours = jax.jit(augment.augmix)
+    jax.block_until_ready(ours(keys, images))
+    found = timing.paired(
+        lambda: jax.block_until_ready(ours(keys, images)), lambda: [peer_augmix.augmix(image, rng) for image in pixels], _PAIRS.value
+    )
+    return {
+        "images": list(pixels.shape),
+        "images_per_second": {"robustjax": count / found["seconds"][0], "pillow": count / found["seconds"][1]},
+        "times_faster": found["ratio_median"],
+        "times_faster_range": found["ratio_range"],
+    }
+
+
+def main() -> None:
+    """Measures, prints and writes the numbers."""
+    import json
+
+    import jax
+
+    from robustjax.io import results
+
+    network = _NETWORK.value or ("narrow" if jax.default_backend() == "cpu" else "wrn")
+    report = {
+        "command": shlex.join(["python", "launch/benchmark_augment.py", *sys.argv[1:]]),
+        "environment": results.environment(),
+        "model": {"name": "wide_resnet", "options": NETWORKS[network]},
+        "batch": _BATCH.value,
+        "steps": steps(NETWORKS[network]),
+        "augmix_beside_pillow": beside_pillow(),
+    }
+    if _OUT.value:
+        results.write_json(_OUT.value, report)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    entry.run(main)
