@@ -136,7 +136,7 @@ def adopt(weights: str | Path, workdir: str | Path, config: dict, *, mean: Const
     config = results.canonical({**config, **adopted})
     if _holds(workdir, config):
         return
-    note = f"{source} was trained elsewhere: epochs, batch size, seed, step and validation named here are not its own"
+    note = f"{source} was trained elsewhere"
     about = {"name": dataset.name, "provenance": dataset.provenance, "class_names": list(dataset.class_names)}
     meta = {"config": config, "model": results.canonical(description), "data": about, "validation": {}, "notes": [note]}
     results.write_json(workdir / "config.json", config)

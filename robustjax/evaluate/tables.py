@@ -138,14 +138,18 @@ def _footer(report: dict) -> list[str]:
         return " / ".join(dict.fromkeys(of(row) for row in rows))
 
     seeds = distinct(lambda row: ", ".join(map(str, row["seeds"])))
-    lines = [
-        f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: network(row['model']))}; "
+    trained = (
         f"{distinct(lambda row: str(row['epochs']))} epochs, batch {distinct(lambda row: str(row['batch_size']))}, "
         f"augmentation {distinct(lambda row: ' + '.join(row['augment']) or 'none')}"
         f"{''.join(f'; {begun}' for begun in [distinct(_begun)] if begun)}; seeds {seeds}"
         f"{' (mean ± standard deviation)' if len(first['seeds']) > 1 else ''}; "
         f"checkpoints of steps {distinct(lambda row: ', '.join(map(str, row['steps'])))}, "
-        f"validated on {distinct(_validation)}.",
+        f"validated on {distinct(_validation)}"
+    )
+    if not any(row["epochs"] for row in rows):  # see evaluate.load.adopt
+        trained = "weights trained elsewhere"
+    lines = [
+        f"Data: {'; '.join(report['data'])}; {first['n']} test images. Network: {distinct(lambda row: network(row['model']))}; {trained}.",
     ]
     lines += [
         f"Terms of the training loss in the last epoch before these checkpoints, {row['label']}: {_terms(row['terms'])}."
