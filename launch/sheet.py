@@ -1,8 +1,9 @@
-"""Draws a contact sheet: every corruption of a benchmark at every severity, on one picture. To be looked at.
+"""Draws a contact sheet: every corruption of a benchmark at every severity, or draws of every augmentation, on one picture. To be looked at.
 
 python launch/sheet.py --benchmark=imagenet_c --out=sheet.png
 python launch/sheet.py --benchmark=cifar_c --names=fog,frost,spatter --photo=flower --out=sheet.png
 python launch/sheet.py --benchmark=mnist_c --out=sheet.png                  on a digit of scikit-learn's, as mnist_c wants grey images
+python launch/sheet.py --benchmark=augment --size=64 --out=sheet.png        augmentations; the other photograph is the partner of mixup and cutmix
 """
 
 import itertools
@@ -12,8 +13,8 @@ from pathlib import Path
 import entry  # isort: skip
 from absl import flags
 
-_BENCHMARK = flags.DEFINE_string("benchmark", "cifar_c", "Whose corruptions: a key of corruptions.NAMES.")
-_NAMES = flags.DEFINE_list("names", [], "Corruptions, separated by commas; default: all, without the extra ones.")
+_BENCHMARK = flags.DEFINE_string("benchmark", "cifar_c", "Whose corruptions: a key of corruptions.NAMES; or 'augment'.")
+_NAMES = flags.DEFINE_list("names", [], "Corruptions (or augmentations), separated by commas; default: all, without the extra ones.")
 _PHOTO = flags.DEFINE_enum("photo", "china", ["china", "flower"], "Photograph of scikit-learn's.")
 _SIZE = flags.DEFINE_integer("size", 0, "Side of the picture in pixels; default: what the benchmark was made for.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the corruptions.", lower_bound=0)
@@ -21,7 +22,22 @@ _OUT = flags.DEFINE_string("out", None, "File of the sheet, .png or .pdf.")
 flags.mark_flag_as_required("out")
 
 _SIZES = {"cifar_c": 32, "tiny_imagenet_c": 64, "imagenet_c": 224, "mnist_c": 28, "cifar_cbar": 32, "imagenet_cbar": 224, "sensor": 224}
+_SIZES["augment"] = 32
 _COLUMNS = 7  # of a benchmark without severities
+# Augmentations with what the configurations give them, at 32 pixels.
+_AUGMENTATIONS = {
+    "crop_flip": {},
+    "cutout": {"size": 16},
+    "mixup": {"alpha": 1.0},
+    "cutmix": {"alpha": 1.0},
+    "augmix": {},
+    "pixmix": {},
+    "spider": {"tau": 8.0, "xi": 0.4},
+    "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426},
+    "color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
+    "rotation": {"degrees": 10.0},
+    "perspective": {},
+}
 
 
 def picture(name: str, size: int):
@@ -39,6 +55,31 @@ def picture(name: str, size: int):
     top, left = ((length - side) // 2 for length in whole.shape[:2])
     square = Image.fromarray(whole[top : top + side, left : left + side])
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))[None] / np.float32(255)
+
+
+def augmented(names: list[str], images, partner, seed: int) -> list[list[tuple]]:
+    """Returns rows of (label, title, picture): the image and draws of each augmentation of it."""
+    import jax
+    import jax.numpy as jnp
+
+    from robustjax import augment, core
+    from robustjax.core import registry
+
+    for name in names:
+        if name not in _AUGMENTATIONS:
+            raise registry.unknown("augmentation of this sheet", name, _AUGMENTATIONS)
+    rows = []
+    for name in names or _AUGMENTATIONS:
+        options = dict(_AUGMENTATIONS[name])
+        if "size" in options:
+            options["size"] = images.shape[1] // 2
+        # Every second example is shown; the one after it is its partner, the other photograph.
+        count = 2 * (_COLUMNS - 1)
+        batch = jnp.concatenate([images, partner] * (count // 2))
+        keys = core.example_keys(jax.random.key(seed), jnp.arange(count))
+        made, _ = jax.jit(augment.compose([(name, options)]))(keys, batch, jnp.eye(2)[jnp.arange(count) % 2])
+        rows.append([(name, "clean", images[0]), *(("", str(i + 1), made[2 * i]) for i in range(count // 2))])
+    return rows
 
 
 def cells(benchmark: str, shape: tuple[int, int, int], names: list[str]) -> list[list[tuple[str, str, dict]]]:
@@ -91,10 +132,14 @@ def main() -> None:
     if benchmark not in _SIZES:
         raise registry.unknown("benchmark", benchmark, _SIZES)
     images = picture("digit" if benchmark == "mnist_c" else _PHOTO.value, _SIZE.value or _SIZES[benchmark])
-    keys = core.example_keys(jax.random.key(_SEED.value), jnp.arange(1))
-    grid = cells(benchmark, images.shape[1:], _NAMES.value)
-    for options in (options for row in grid for *_, options in row if options):
-        corruptions.check_options({"benchmark": benchmark, **options}, images.shape[1:])
+    if benchmark == "augment":
+        partner = picture("flower" if _PHOTO.value == "china" else "china", images.shape[1])
+        grid = augmented(_NAMES.value, jnp.asarray(images), jnp.asarray(partner), _SEED.value)
+    else:
+        keys = core.example_keys(jax.random.key(_SEED.value), jnp.arange(1))
+        grid = cells(benchmark, images.shape[1:], _NAMES.value)
+        for options in (options for row in grid for *_, options in row if options):
+            corruptions.check_options({"benchmark": benchmark, **options}, images.shape[1:])
     path = writable(_OUT.value)
     columns = max(map(len, grid))
     inches = min(2.2, max(1.0, images.shape[1] / 100))
@@ -107,8 +152,9 @@ def main() -> None:
                 axis.spines[:].set_visible(False)
                 if options is None:
                     continue
-                made = corruptions.corrupt(keys, images, benchmark=benchmark, **options) if options else images
-                axis.imshow(jnp.squeeze(made[0]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                if isinstance(options, dict):
+                    options = (corruptions.corrupt(keys, images, benchmark=benchmark, **options) if options else images)[0]
+                axis.imshow(jnp.squeeze(options), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axis.set_title(title, fontsize=7, pad=2)
                 axis.set_ylabel(label, fontsize=7, rotation=0, ha="right", va="center")
             show(sum(map(len, grid[: i + 1])))

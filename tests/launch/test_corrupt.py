@@ -29,6 +29,11 @@ def test_writes_goes_on_and_reads_back(tmp_path):
     [
         ("corrupt", (*FAKE, "--option=size", "--out={tmp}/x"), "--option must be written key=value, e.g. --option=size=224, got 'size'"),
         ("sheet", ("--benchmark=cifar", "--out={tmp}/x.png"), "unknown benchmark 'cifar'; did you mean"),
+        (
+            "sheet",
+            ("--benchmark=augment", "--names=mixxup", "--out={tmp}/new/x.png"),
+            "unknown augmentation of this sheet 'mixxup'; did you",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(launcher, arguments, message, tmp_path):
@@ -47,3 +52,14 @@ def test_sheet_has_every_cell(tmp_path):
     grey = np.asarray(Image.open(path).convert("L")).astype(float)[20:-8, 70:]
     cells = [part[:, 10:-10] for part in np.array_split(grey, 6, axis=1)]
     assert np.all(np.diff([cell.std() for cell in cells]) < -1)
+
+
+def test_sheet_of_augmentations_shows_the_image_and_its_draws(tmp_path):
+    # Kills: one draw shown six times; the partner of mixup shown in place of the image.
+    path = tmp_path / "sheet.png"
+    done = commands.run("sheet", "--benchmark=augment", "--names=cutout", f"--out={path}")
+    assert done.returncode == 0, done.stderr
+    grey = np.asarray(Image.open(path).convert("L")).astype(float)[20:-8, 40:]
+    cells = [part[:, 12:-12] for part in np.array_split(grey, 7, axis=1)]
+    dark = [float((cell < 5).mean()) for cell in cells]
+    assert dark[0] < 0.02 and min(dark[1:]) > 0.05 and len(set(dark[1:])) > 3
