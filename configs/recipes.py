@@ -6,6 +6,7 @@ What the papers do not print is marked with its source: [AugMix] is Hendrycks et
 import inspect
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from configs import common
 from robustjax.train.build import OBJECTIVES
@@ -293,7 +294,7 @@ def folder_of_noise(*, model: str, **options):
         raise ValueError(f"unknown model {model!r} of this configuration; known: large, small.")
     config = common.base()
     config.data.name = "image_folder"
-    config.data.options = {"size": (400, 500)}
+    config.data.options = {"size": (400, 500), "resize": "stretch", "colour": "rgb", "broken": "refuse", "test_share": placeholder(float)}
     config.model = {"name": f"mobilenet_v3_{model}", "options": {}}
     config.augment = ("color_jitter", "rotation", "perspective", "flip")
     config.augment_options = {"color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}, "rotation": {"degrees": 10.0}}

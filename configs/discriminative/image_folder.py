@@ -2,6 +2,7 @@
 
 Paper: "Discriminative loss with Gaussian noise injection", section 7.1, Tables 3 and 4, appendix H.2; noise of 40/255, delta_d 3.
 Command: python launch/train.py --config=configs/discriminative/image_folder.py --config.data.dir=FOLDER --workdir=runs/full_folder
+Broken files are refused by name; --config.data.options.broken=skip leaves them out. A folder without train/ is split, test_share=0.2.
 ImageNet's weights: --config.init=mobilenet_v3_large.pth, torchvision's file. Size: --config.data.options.size="(224, 224)".
 Cost: 70 epochs; an image of 400x500 costs MobileNetV3 large about 0.9 GFLOP forward.
 Expected: nothing of the paper's can be had again, whose images are private.
