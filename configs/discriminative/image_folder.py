@@ -4,7 +4,7 @@ Paper: "Discriminative loss with Gaussian noise injection", section 7.1, Tables 
 Command: python launch/train.py --config=configs/discriminative/image_folder.py --config.data.dir=FOLDER --workdir=runs/full_folder
 Broken files are refused by name; --config.data.options.broken=skip leaves them out. A folder without train/ is split, test_share=0.2.
 ImageNet's weights: --config.init=mobilenet_v3_large.pth, torchvision's file. Size: --config.data.options.size="(224, 224)".
-Cost: 70 epochs; an image of 400x500 costs MobileNetV3 large about 0.9 GFLOP forward.
+Cost: 70 epochs; MobileNetV3 large takes about 0.9 billion multiply-adds for an image of 400x500.
 Expected: nothing of the paper's can be had again, whose images are private.
 Options behind ':': quick; model=large|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
 data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from robustjax.augment.mixup import check_positive
@@ -20,6 +21,8 @@ _LONGEST = 3  # of chains of random length
 _PARTS = 8  # of a batch of operations, see `apply_ops`
 NO_OP = -1
 """In place of a position in pil.OPS: the image stays."""
+_RANKS = np.array([[name in names for names in pil.KERNELS].index(True) for name in pil.OPS] + [len(pil.KERNELS)])
+"""Which kernel an operation is of; the last is that of NO_OP."""
 
 
 def augmix(
@@ -113,7 +116,7 @@ def apply_ops(images: Images, op_index: Int[Array, " b"], level: Float[Array, " 
         level: from pil.sample_level.
     """
     size = -(-len(images) // _PARTS)
-    order = jnp.argsort(op_index)  # pil.OPS lists the operations of a kernel together, nearly
+    order = jnp.argsort(jnp.asarray(_RANKS)[op_index])
     parts = [jnp.pad(x[order], ((0, size * _PARTS - len(x)), *((0, 0),) * (x.ndim - 1))) for x in (images, op_index, level)]
     done = jax.lax.map(lambda part: pil.apply_op(*part), tuple(x.reshape(_PARTS, size, *x.shape[1:]) for x in parts))
     return done.reshape(-1, *images.shape[1:])[jnp.argsort(order)]

@@ -5,9 +5,9 @@
 
 Images are float (b, h, w, c), c = 1 or 3, multiples of 1/255 in [0, 1], before and after. Nothing is differentiable: gradients are 0.
 
-The operations are three kernels with numbers of each image's own: a table of levels (autocontrast, equalize, posterize, solarize),
-an affine warp (rotate, shear, translate), a mixture with a degenerate picture (color, contrast, brightness, sharpness). A kernel that
-no image of the batch needs is not run.
+The operations are four kernels with numbers of each image's own: a function of the level (autocontrast, posterize, solarize), a table of
+levels (equalize), an affine warp (rotate, shear, translate), a mixture with a degenerate picture (color, contrast, brightness,
+sharpness). A kernel that no image of the batch needs is not run.
 
 Float64 images come out as Pillow's to the bit; where both sides are odd, the middle pixel of a rotation may be one level off, as
 Pillow's own rounding decides there. In float32 rotations and shears are within one level: coordinates have fewer digits, and Pillow
@@ -32,7 +32,8 @@ from robustjax.core.rng import stream
 from robustjax.core.types import Keys, Scalar
 from robustjax.imaging.warp import bilinear
 
-_TABLES = ("autocontrast", "equalize", "posterize", "solarize")
+_POINTWISE = ("autocontrast", "posterize", "solarize")
+_TABLES = ("equalize",)
 _WARPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 _BLENDS = ("color", "contrast", "brightness", "sharpness")
 
@@ -41,6 +42,9 @@ DEFAULT_OPS = ("autocontrast", "equalize", "posterize", "rotate", "solarize", "s
 
 OPS = (*DEFAULT_OPS, *_BLENDS)
 """All operations. Those behind DEFAULT_OPS overlap with the corruptions of the -C benchmarks, and are left out for that reason."""
+
+KERNELS = (_POINTWISE, _TABLES, _WARPS, _BLENDS)
+"""The operations that are computed together."""
 
 Images = Float[Array, "b h w c"]
 Levels = Int[Array, "b h w c"]  # int32 in 0 .. 255
@@ -95,7 +99,7 @@ def apply_op(images: Images, op_index: Int[Array, " b"], level: PerImage) -> Ima
     images = numerics.lift(images)
     level = level.astype(images.dtype)
     levels = to_levels(images)
-    for names, kernel in ((_TABLES, _by_table), (_WARPS, _by_warp), (_BLENDS, _by_blend)):
+    for names, kernel in zip(KERNELS, (_by_level, _by_table, _by_warp, _by_blend), strict=True):
         places = [OPS.index(name) for name in names]
         needed = functools.reduce(jnp.logical_or, [op_index == place for place in places]).any()
         levels = jax.lax.cond(needed, kernel, lambda levels, *_: levels, levels, op_index, level)
@@ -127,56 +131,46 @@ def _int_parameter(level: PerImage, largest: int | float) -> Int[Array, " b"]:
     return jnp.trunc(level * largest / 10).astype(jnp.int32)
 
 
-# Tables of levels.
+# Functions and tables of levels.
+
+
+def _by_level(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
+    size = jnp.abs(level)
+    found = levels
+    for name, made in (
+        ("autocontrast", autocontrast(levels)),
+        ("posterize", levels & -(1 << (4 + _int_parameter(size, 4)))[:, None, None, None]),
+        ("solarize", jnp.where(levels < (256 - _int_parameter(size, 256))[:, None, None, None], levels, 255 - levels)),
+    ):
+        found = jnp.where(_chosen(op_index, name, 4), made, found)
+    return found
 
 
 def _by_table(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
-    size = jnp.abs(level)
     channels = levels.shape[-1]
-    entries = jnp.arange(256, dtype=jnp.int32)
-    table = jnp.broadcast_to(entries, (len(levels), channels, 256))
-    for name, made in (
-        ("posterize", posterize_table(4 - _int_parameter(size, 4))[:, None]),
-        ("solarize", solarize_table(256 - _int_parameter(size, 256))[:, None]),
-        ("autocontrast", autocontrast_table(levels)),
-        ("equalize", equalize_table(levels)),
-    ):
-        table = jnp.where(_chosen(op_index, name, 3), made, table)
-    mapped = jnp.take_along_axis(table, _planes(levels), axis=2, mode="promise_in_bounds")
-    return jnp.moveaxis(mapped.reshape(len(levels), channels, *levels.shape[1:3]), 1, -1)
+    mapped = jnp.take_along_axis(equalize_table(levels), _planes(levels), axis=2, mode="promise_in_bounds")
+    made = jnp.moveaxis(mapped.reshape(len(levels), channels, *levels.shape[1:3]), 1, -1)
+    return jnp.where(_chosen(op_index, "equalize", 4), made, levels)
 
 
 def _planes(levels: Levels) -> Int[Array, "b c hw"]:
     return jnp.moveaxis(levels, -1, 1).reshape(len(levels), levels.shape[-1], -1)
 
 
-def posterize_table(bits: Int[Array, " b"]) -> Int[Array, "b 256"]:
-    """Returns levels of which the highest `bits` of 8 bits are kept; with 0 bits all become black."""
-    return jnp.arange(256, dtype=jnp.int32)[None] & -(1 << (8 - bits))[:, None]
-
-
-def solarize_table(threshold: Int[Array, " b"]) -> Int[Array, "b 256"]:
-    """Returns levels of which those from `threshold` on, 0 to 256, are inverted."""
-    entries = jnp.arange(256, dtype=jnp.int32)[None]
-    return jnp.where(entries < threshold[:, None], entries, 255 - entries)
-
-
-def autocontrast_table(levels: Levels) -> Int[Array, "b c 256"]:
+def autocontrast(levels: Levels) -> Levels:
     """Returns for each channel the line that takes its darkest level to 0 and its brightest to 255; of one level, the identity.
 
     Pillow computes i s - low s, with s = 255 / (high - low), in float64 and cuts it off, so where the exact result is whole it may
     come out one lower; which these are is tabulated.
     """
-    low, high = levels.min((1, 2))[..., None], levels.max((1, 2))[..., None]
-    entries = jnp.arange(256, dtype=jnp.int32)[None, None]
+    low, high = levels.min((1, 2), keepdims=True), levels.max((1, 2), keepdims=True)
     spread = jnp.maximum(high - low, 1)
-    numerator = (entries - low) * 255
+    numerator = (levels - low) * 255
     mapped = numerator // spread
     whole = math.prod(jnp.where(spread % prime == 0, prime, 1) for prime in (3, 5, 17))  # gcd with 255: so many results are whole
     order = jnp.minimum(mapped * whole // 255, _LOST + 1)
     lost = _looked_up(jnp.asarray(_lost_results()).ravel(), low * 256 + high) >> order & 1
-    lower = jnp.where(numerator % spread == 0, lost, 0)
-    return jnp.where(high > low, jnp.clip(mapped - lower, 0, 255), entries)
+    return jnp.where(high > low, mapped - jnp.where(numerator % spread == 0, lost, 0), levels)
 
 
 _LOST = 17  # none of the whole results behind the 17th is ever lost
