@@ -137,7 +137,7 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
     hold out; the paper reports "the highest robustness that ever achieved at different checkpoints". SVHN is not mirrored [ours].
 
     Args:
-        name: 'cifar10', 'cifar100' or 'svhn'.
+        name: 'cifar10', 'cifar100' or 'svhn_cropped'.
         method: 'rat' (TRADES at order 0), 'madry' or 'released' (the heuristic of the paper's code in place of Taylor terms).
         model: 'preact', 'wrn', 'vgg16', 'mobilenet', or 'small': a small CNN for 20 epochs, for a CPU [ours].
         threat: 'linf' or 'l2'.
@@ -155,7 +155,7 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
     config.data.name = name
     config.data.validation = 0.02
     config.model = _ADVERSARIAL_MODELS[model]
-    config.augment = ("crop",) if name == "svhn" else ("crop_flip",)
+    config.augment = ("crop",) if name == "svhn_cropped" else ("crop_flip",)
     objective = _RAT[order] if method == "rat" else _OTHERS[method]
     config.objective = _objective(**objective, threat=ball, step_size=step_size)
     if method == "released" and name == "cifar100":
@@ -164,7 +164,7 @@ def adversarial(name: str, *, method: str, model: str, threat: str, order: str, 
         config.awp.gamma = 1e-2 if method == "madry" else 5e-3
         config.awp.warmup_epochs = 10.0
     config.epochs = 20 if model == "small" else 200
-    config.optimizer.lr = 0.01 if name == "svhn" else 0.1
+    config.optimizer.lr = 0.01 if name == "svhn_cropped" else 0.1
     config.optimizer.weight_decay = 5e-4
     config.schedule.name = "step"
     config.schedule.boundaries = (config.epochs // 2, 3 * config.epochs // 4)
@@ -235,6 +235,8 @@ def discriminative(config, *, method: str, weighting: str, perturb: str, stddev:
     if perturb != "none":
         config.augment = (*config.augment, perturb)
         config.augment_options[perturb] = _PERTURBATIONS[perturb]
+    if weighting != "released" and method != "full":
+        raise ValueError(f"weighting={weighting} is of method=full; method={method} has no such weights.")
     objective = NOISE_METHODS[method]
     if method == "noisy":
         config.method = ml_collections.ConfigDict({"name": "gaussian_noise", "std": stddev})
@@ -295,7 +297,8 @@ def folder_of_noise(*, model: str, **options):
     config = common.base()
     config.data.name = "image_folder"
     config.data.options = {"size": (400, 500), "resize": "stretch", "colour": "rgb", "broken": "refuse", "test_share": placeholder(float)}
-    config.model = {"name": f"mobilenet_v3_{model}", "options": {}}
+    # Moments of the data, or what weights of others were trained with.
+    config.model = {"name": f"mobilenet_v3_{model}", "options": {"mean": placeholder(tuple), "std": placeholder(tuple)}}
     config.augment = ("color_jitter", "rotation", "perspective", "flip")
     config.augment_options = {"color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3}, "rotation": {"degrees": 10.0}}
     config.epochs = 70

@@ -4,7 +4,7 @@ Paper: "Discriminative loss with Gaussian noise injection", section 7.1; setting
 Command: python launch/train.py --config=configs/discriminative/digits.py --workdir=runs/full_digits
 Noise: python launch/evaluate.py --workdir=... --suite=clean,noise
 Cost: 40 epochs of 18 steps, seconds on a CPU.
-Expected: DIGITS_EXPECTED
+Expected: results/noise_digits.json.
 Options behind ':': quick; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
 data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
 """

@@ -16,4 +16,4 @@ from configs import common, recipes
 
 def get_config(text=None):
     """Returns the configuration; see the head of this file for what may stand behind ':'."""
-    return common.with_options(text, functools.partial(recipes.adversarial, "svhn"), **recipes.ADVERSARIAL)
+    return common.with_options(text, functools.partial(recipes.adversarial, "svhn_cropped"), **recipes.ADVERSARIAL)

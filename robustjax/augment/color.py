@@ -112,6 +112,6 @@ def _check_strength(name: str, value: Any, *, largest: float) -> None:
     if not check.is_concrete(value):
         return
     number = check.as_number(value)
-    if number is None or not 0 <= number <= largest:
-        limits = "at least 0" if largest == float("inf") else f"between 0 and {largest}"
+    if number is None or not 0 <= number <= largest or number == float("inf"):
+        limits = "finite and at least 0" if largest == float("inf") else f"between 0 and {largest}"
         raise InputError(f"option {name} of color_jitter must be {limits}, got {value!r}.")

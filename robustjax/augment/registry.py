@@ -252,36 +252,40 @@ def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[KeysLi
 
 
 def compose_views(
-    stages: Sequence[tuple[str, Mapping[str, Any]]], *, mixing: str = "augmix", count: int = 3, perturbed: str = "all"
+    stages: Sequence[tuple[str, Mapping[str, Any]]], *, count: int = 3, perturbed: str = "all"
 ) -> tuple[Callable[[KeysLike, ArrayLike, ArrayLike], Pair], ...]:
-    """Chains entries into views of one image: what stands before `mixing` is drawn once for all, what comes after for each view.
+    """Chains entries into views of one image: what stands before 'augmix' is drawn once for all, what comes after for each view.
 
-    The first view is without `mixing`: AugMix's "clean" image, with the same crop and flip as the others (Hendrycks et al., ICLR 2020,
+    The first view is without it: AugMix's "clean" image, with the same crop and flip as the others (Hendrycks et al., ICLR 2020,
     section 3). Given the same keys, its stages up to there draw what `compose` draws.
 
     Args:
-        stages: as for `compose`; `mixing` is among them once.
-        mixing: name of the stage that makes views differ.
+        stages: as for `compose`; 'augmix' is among them once.
         count: of views.
         perturbed: which views the stages after it act on: 'all', 'clean' (the first alone) or 'augmented' (the others alone). SPIDER and
-            ESP do not say how they go with AugMix's three views.
+            ESP do not say how they go with AugMix's three views. Mixup and CutMix act on all, with the same draws.
 
     Returns:
         `count` stages without options.
 
     Raises:
-        InputError: as `compose`; where `mixing` is missing or twice there; for another `perturbed`.
+        InputError: as `compose`; where 'augmix' is missing or twice there; for another `perturbed`.
     """
-    places = [place for place, (name, _) in enumerate(stages) if name == mixing]
+    places = [place for place, (name, _) in enumerate(stages) if name == "augmix"]
     if len(places) != 1:
-        raise InputError(f"views differ by {mixing!r}, which must be in config.augment once, got {[name for name, _ in stages]}.")
+        raise InputError(f"views differ by 'augmix', which must be in config.augment once, got {[name for name, _ in stages]}.")
     if perturbed not in ("all", "clean", "augmented"):
         raise InputError(f"perturbed must be 'all', 'clean' or 'augmented', got {perturbed!r}.")
 
     def chain(view: int) -> Callable:
         acts = perturbed == "all" or (perturbed == "clean") == (view == 0)
-        chosen = [(place, name, options, (view,) if place >= places[0] else ()) for place, (name, options) in enumerate(stages)]
-        return _chain([one for one in chosen if (one[0] < places[0]) or (view > 0 if one[0] == places[0] else acts)])
+        chosen = []
+        for place, (name, options) in enumerate(stages):
+            # Views of one mixture, or their agreement would mean nothing: the same partners, shares and boxes.
+            shared = place < places[0] or name in ("mixup", "cutmix")
+            if shared or (view > 0 if place == places[0] else acts):
+                chosen.append((place, name, options, () if shared else (view,)))
+        return _chain(chosen)
 
     return tuple(map(chain, range(count)))
 

@@ -12,6 +12,7 @@ larger ones come from `train_stream` and `eval_stream`, which yield the same bat
 """
 
 from robustjax.data.batches import TrainOrder, epoch_order, padded
+from robustjax.data.copies import ExtendedSource, extended
 from robustjax.data.corrupted import CorruptedSet, corrupted
 from robustjax.data.registry import DATASETS, make
 from robustjax.data.source import ArraySource, Dataset, Source
@@ -23,11 +24,13 @@ __all__ = [
     "ArraySource",
     "CorruptedSet",
     "Dataset",
+    "ExtendedSource",
     "Source",
     "TrainOrder",
     "corrupted",
     "epoch_order",
     "eval_stream",
+    "extended",
     "make",
     "padded",
     "train_stream",

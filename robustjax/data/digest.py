@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,3 +25,13 @@ def stamps(folder: Path) -> str:
             about = os.stat(path)
             digest.update(f"{os.path.relpath(path, folder)} {about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def named(provenance: str) -> str:
+    """Returns the digest that a provenance names, as that of a folder of images does, or nothing.
+
+    >>> named("images in roads, 400x500 rgb, stretched, digest 7a551937, 1 broken left out")
+    '7a551937'
+    """
+    found = re.search(r"\bdigest ([0-9a-f]+)\b", provenance)
+    return found[1] if found else ""

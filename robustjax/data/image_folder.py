@@ -25,6 +25,8 @@ from robustjax.data.source import ArraySource, Dataset, Images, Labels, check_in
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # by contents: files often bear the ending of another
 TEST_SHARE = 0.2
+_SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
+LARGEST = 16_384  # pixels on a side
 SHOWN = 3  # how many names a message lists
 _CHOICES = {"resize": ("stretch", "shorter_crop"), "colour": ("rgb", "grey"), "broken": ("refuse", "skip")}
 
@@ -38,7 +40,7 @@ def image_folder(
     test_share: Any = None,
     test_seed: int = 0,
     broken: str = "refuse",
-    resident_bytes: int = RESIDENT_BYTES,
+    resident_bytes: Any = RESIDENT_BYTES,
 ) -> Dataset:
     """Opens a folder of class folders.
 
@@ -62,6 +64,8 @@ def image_folder(
         InputError: for a folder that is missing or not laid out so, a class without images, splits with other classes, broken
             files, or an option out of range.
     """
+    if isinstance(resident_bytes, bool) or not isinstance(resident_bytes, int) or resident_bytes < 0:
+        raise InputError(f"option resident_bytes of image_folder must be a whole number of at least 0, got {resident_bytes!r}.")
     shape = _shape(size, resize=resize, colour=colour, broken=broken)
     root, splits = _find(dir, test_share, test_seed)
     classes = tuple(splits["train"])  # sorted by name
@@ -225,10 +229,18 @@ def _find(dir: str, test_share: Any, test_seed: Any) -> tuple[Path, dict[str, _F
     if not root.is_dir():
         raise InputError(f"no images: there is no folder {root}; name the one that holds the class folders, or train/ and test/.")
     if not _folders(root / "train"):
+        like_splits = [path.name for path in _folders(root) if path.name.lower() in _SPLITS]
+        if len(like_splits) > 1:
+            raise InputError(
+                f"{root} holds {_listed(like_splits)}, which look like splits and not like classes: name them train/ and test/ (or val/), "
+                "with a folder for each class in each."
+            )
         return root, _split(root, _classes(root, root), test_share, test_seed)
     test = next((name for name in ("test", "val") if (root / name).is_dir()), None)
     if test is None:
-        raise InputError(f"{root} has train/ but neither test/ nor val/; add one, or name {root / 'train'} to have it split.")
+        raise InputError(
+            f"{root} has train/ but neither test/ nor val/ (nor is another name known); add one, or name {root / 'train'} to have it split."
+        )
     if test_share is not None:
         raise InputError(f"option test_share is for one folder that is to be split, but {root} has train/ and {test}/; leave it out.")
     found = {"train": _classes(root, root / "train"), "test": _classes(root, root / test)}
@@ -263,8 +275,12 @@ def _folders(folder: Path) -> list[Path]:
 
 def _images(root: Path, folder: Path) -> list[str]:
     """Returns the images in a folder and the folders in it, sorted."""
-    found = []
+    found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in seen:  # a link to a folder above, or two to one
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = (name for name in names if name.lower().endswith(EXTENSIONS) and not name.startswith("."))
         found += [Path(parent, name).relative_to(root).as_posix() for name in files]
@@ -299,8 +315,10 @@ def _shape(size: Any, **choices: str) -> tuple[int, int, int]:
     if size is None:
         raise InputError("image_folder needs the option size, (height, width) in pixels to bring every image to, e.g. (64, 64).")
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, Sequence) else ()
-    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
-        raise InputError(f"option size of image_folder must be (height, width) in pixels, or one number for a square, got {size!r}.")
+    if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or not 1 <= side <= LARGEST for side in sides):
+        raise InputError(
+            f"option size of image_folder must be (height, width) in pixels, 1 to {LARGEST:,}, or one number for a square, got {size!r}."
+        )
     return (*sides, 1 if choices["colour"] == "grey" else 3)
 
 

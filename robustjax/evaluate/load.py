@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 
 from robustjax import corruptions, data, models
 from robustjax.core.check import InputError
+from robustjax.data import digest
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
 from robustjax.models.normalize import Constant
@@ -199,5 +201,18 @@ def evaluation_data(meta: dict, *, dir: str = "") -> data.Dataset:
         raise InputError(
             f"{dataset.name} has {dataset.num_classes} classes of images {tuple(dataset.image_shape)}, "
             f"the network was trained for {expected[0]} classes of {expected[1]}."
+        )
+    trained_on = meta["data"]
+    if trained_on.get("class_names", list(dataset.class_names)) != list(dataset.class_names):
+        raise InputError(
+            f"the network was trained for the classes {', '.join(trained_on['class_names'])}, the data have "
+            f"{', '.join(dataset.class_names)}: their numbers would not mean the same."
+        )
+    before, after = (digest.named(text) for text in (trained_on["provenance"], dataset.provenance))
+    if before and after and before != after:
+        warnings.warn(
+            f"the network was trained on {trained_on['provenance']}, and is measured on {dataset.provenance}: images of the one's test split "
+            "may be among those that it was trained on.",
+            stacklevel=2,
         )
     return dataset

@@ -12,40 +12,13 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
-from robustjax.evaluate import geometry_tables, noise_tables, robustness, sources, tables
+from robustjax.evaluate import geometry_tables, labels, noise_tables, robustness, sources, tables
 from robustjax.evaluate.suites import SENSOR, reference_of
 from robustjax.evaluate.tables import markdown
 from robustjax.io import results
 from robustjax.io.log import read_lines
 
 __all__ = ["collect", "markdown", "write"]
-
-# Options of adversarial objectives as the papers have them; others are named in a row's label.
-OBJECTIVES = {"beta": 6.0, "steps": 10, "sigma": 0.01, "groups": [], "draws": 1, "reading": "kl_logits", "taylor_fraction": 1.0}
-# The noise of training and delta_d go with the data, and are left out.
-NOISE_OBJECTIVES: dict[str, dict] = {
-    "clean_and_noisy": {"shared_crop": False},
-    "stability": {"weight": 1.0, "shared_crop": True},
-    "discriminative": {
-        "delta_v": 0.5,
-        "momentum": 0.99,
-        "alpha": 0.5,
-        "noisy": 0.5,
-        "beta": 1.0,
-        "gamma_reg": 1e-3,
-        "shared_crop": False,
-    },
-}
-AUGMENTATIONS = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout"}
-METHODS = {
-    "none": "baseline",
-    "spider": "SPIDER",
-    "esp": "ESP",
-    "no_ls": "SPIDER without smoothing",
-    "std_ls": "label smoothing",
-    "mixup": "Mixup",
-    "cutmix": "CutMix",
-}
 
 
 def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str = "") -> dict:
@@ -75,7 +48,13 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
             )
     groups: dict[str, list[dict]] = {}
     for summary in summaries:
-        alike = [results.comparable({**summary["config"], "seed": None, "init": ""}), summary["sources"], summary["checkpoint"]]
+        began = "" if not summary["config"]["init"] else "begun"  # with weights of others: which ones may go with the seed
+        alike = [
+            results.comparable({**summary["config"], "seed": None, "init": began}),
+            summary["data"],
+            summary["sources"],
+            summary["checkpoint"],
+        ]
         group = groups.setdefault(json.dumps(alike, sort_keys=True), [])
         if any(other["config"]["seed"] == summary["config"]["seed"] for other in group):
             raise InputError(f"{summary['workdir']} repeats a run of the same configuration and seed; name each run once.")
@@ -168,61 +147,6 @@ def _last_terms(workdir: Path, step: int) -> dict[str, float]:
     }
 
 
-def trained_by(config: dict) -> tuple[str, str]:
-    """Returns (what reference tables call it, its label in tables) of how a run was trained."""
-    method = config["method"]
-    options = {name: value for name, value in method.items() if name != "name"}
-    name = method["name"]
-    label = METHODS.get(name, name) + (f" ({', '.join(f'{k} {v:g}' for k, v in sorted(options.items()))})" if options else "")
-    objective = config["objective"]
-    augmented = _augmented(config)
-    if augmented:
-        name = augmented.lower().replace(" + ", "+").replace(" ", "_") + ("" if name == "none" else f"+{name}")
-        label = augmented if method["name"] == "none" else f"{augmented} + {label}"
-    if objective["name"] not in ("classification", "augmix_jsd"):
-        trained, as_printed = _objective(objective)
-        label = trained if method["name"] == "none" and not augmented else f"{trained} with {label}"
-        # Another setting than a paper's has no row in its table.
-        order = objective.get("order", 2)
-        name = (f"rat_{order}" if objective["name"] == "rat" else objective["name"]) + ("" if as_printed else "_otherwise")
-    if config["awp"]["gamma"]:
-        label, name = f"{label} + AWP", f"{name}_awp"
-    if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
-        label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
-    return name, label
-
-
-def _augmented(config: dict) -> str:
-    """Returns the name in tables of what SPIDER and ESP are added to, or nothing."""
-    names = [AUGMENTATIONS[stage] for stage in config["augment"] if stage in AUGMENTATIONS]
-    if "AugMix" in names:
-        objective = config["objective"]
-        usual = {"weight": 12.0, "perturbed": "all"}
-        others = [f"JSD {key} {objective[key]}" for key, value in usual.items() if objective.get(key, value) != value]
-        names[names.index("AugMix")] = ", ".join(["AugMix" if objective["name"] == "augmix_jsd" else "AugMix without JSD", *others])
-    return " + ".join(names)
-
-
-def _objective(objective: dict) -> tuple[str, bool]:
-    """Returns (the label of an objective, which names what is not as printed; whether all of it is)."""
-    kind, order, eta = objective["name"], objective.get("order", 2), objective.get("eta", 0.2)
-    known = {
-        "madry": "adversarial training",
-        "trades": "TRADES",
-        "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {eta:g})",
-        "rat_released": "RAT's released heuristic",
-        "clean_and_noisy": "clean and noisy images",
-        "stability": "stability training",
-        "discriminative": "discriminative loss",
-    }
-    usual = NOISE_OBJECTIVES.get(kind, OBJECTIVES)
-    others = {key: objective[key] for key, value in usual.items() if key in objective and results.canonical(objective[key]) != value}
-    if kind not in ("rat", *NOISE_OBJECTIVES):
-        others.pop("sigma", None)
-    label = known[kind] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
-    return label, not others and (kind != "rat" or eta == (0.3 if order == 1 else 0.2))
-
-
 def _add_corruption_errors(numbers: dict, errors: dict, own: str, reference: metrics.Reference | None) -> dict[str, dict[str, float]]:
     """Adds a number for each benchmark (for the sensors, one each); returns the normalised CE by benchmark and corruption, if any.
 
@@ -245,7 +169,7 @@ def _row(group: list[dict]) -> dict:
     """Returns the row of the runs that differ in their seed only."""
     first = group[0]
     config = first["config"]
-    method, label = trained_by(config)
+    method, label = labels.trained_by(config)
     return {
         "method": method,
         "label": label,

@@ -13,7 +13,7 @@ from robustjax import data, metrics
 from robustjax.core import example_keys
 from robustjax.core.check import InputError
 from robustjax.data import splits
-from robustjax.evaluate import report
+from robustjax.evaluate.labels import trained_by
 from robustjax.evaluate.load import Loaded, evaluation_data, load
 from robustjax.io import results
 from robustjax.losses import cross_entropy
@@ -61,7 +61,7 @@ def networks(
 
 def _labels(workdirs: Sequence[str | Path], configs: Sequence[dict], seeds_share: bool) -> list[str]:
     """Returns how runs were trained, in words; with the names of their folders where these words do not tell them apart."""
-    said = [report.trained_by(config)[1] for config in configs]
+    said = [trained_by(config)[1] for config in configs]
     alike = [results.config_hash(results.comparable({**config, "seed": None, "init": ""})) if seeds_share else config for config in configs]
     kinds = {text: [config for other, config in zip(said, alike, strict=True) if other == text] for text in said}
     clear = {text: len(found) == 1 or (seeds_share and len(set(found)) == 1) for text, found in kinds.items()}

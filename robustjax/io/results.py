@@ -60,6 +60,7 @@ _ADDED_LATER = (
     (("init",), ""),
     (("optimizer", "swa_epoch"), 0),
     (("evaluation", "noise"), {}),
+    (("data", "copies"), ""),
 )
 
 

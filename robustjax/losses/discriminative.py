@@ -212,7 +212,8 @@ def class_balanced_mean(values: ArrayLike, labels: ArrayLike, present: ArrayLike
     if values.shape != labels.shape or not jnp.issubdtype(values.dtype, jnp.floating):
         raise InputError(f"values must be floats {labels.shape}, one for each label, got {values.dtype} of shape {values.shape}.")
     one_hot, counts = _members(labels, present.shape[0], values.dtype, axis_name)
-    sums = _summed(jnp.sum(one_hot * values[:, None], axis=0), axis_name)
+    # Chosen, not multiplied: what is left out may be NaN. A label out of range, traced, is of no class.
+    sums = _summed(jnp.sum(jnp.where(one_hot > 0, values[:, None], 0), axis=0), axis_name)
     return _mean_of_present(sums / jnp.maximum(counts, 1), present)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,22 +59,22 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, OSError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is no whole .npz file of plain arrays ({_line(error)}); write it again with numpy.savez.") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    data = path.read_bytes()
     try:
+        data = path.read_bytes()
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])
-        arrays = {name: _tensor(data[8 + size :], **entry) for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        header, values = json.loads(data[8 : 8 + size]), memoryview(data)[8 + size :]
+        arrays = {name: _tensor(values, **entry) for name, entry in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise InputError(f"{path} is no whole safetensors file ({_line(error)}); copy or convert it again.") from error
     return arrays
 
 
-def _tensor(values: bytes, *, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
+def _tensor(values: memoryview, *, dtype: str, shape: list[int], data_offsets: list[int]) -> np.ndarray:
     start, end = data_offsets
     kind = np.dtype(_DTYPES[dtype]).newbyteorder("<")
     if not 0 <= start <= end <= len(values) or end - start != math.prod(shape) * kind.itemsize:

@@ -49,8 +49,10 @@ def build(config: dict) -> Experiment:
         InputError: whatever in it cannot work, before anything is trained.
     """
     config = settings.check(config)
-    config, dataset, notes = _dataset(config)
-    train_ids, validation_ids = _split(dataset, config)
+    config, dataset, notes = open_dataset(config)
+    train_ids, validation_ids = train_validation(dataset, config)
+    mean, std = _moments(dataset, train_ids)
+    dataset, train_ids, notes = _with_copies(dataset, train_ids, config, notes)
     order = batches.TrainOrder(train_ids, batch_size=config["batch_size"], seed=config["seed"])
     total_steps = config["epochs"] * order.steps_per_epoch
     optimizer_settings = config["optimizer"]
@@ -60,7 +62,7 @@ def build(config: dict) -> Experiment:
     optimizer = schedules.optimizer(optimizer_settings, rate)
     _check_evaluation(config["evaluation"], dataset.image_shape)
     augmented.check(config["selection"]["data"], dataset.image_shape)
-    description = _model(dataset, train_ids, config)
+    description = _model(dataset, mean, std, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"], remat=config["remat"])
     evaluate = _split_model(description, dtype="float32")[0] if config["remat"] or config["compute_dtype"] != "float32" else apply
     objective = _objective(config, params)
@@ -115,6 +117,8 @@ def initial_state(experiment: Experiment) -> state.TrainState:
 def _objective(config: dict, params: dict) -> objectives.Objective:
     options = dict(config["objective"])
     name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise InputError(f"config.objective.name must be the name of an objective, got {name!r}.")
     if name == "classification":
         if options:
             raise InputError(
@@ -132,8 +136,8 @@ def _objective(config: dict, params: dict) -> objectives.Objective:
     return made
 
 
-def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
-    """Reads the data; the quick form falls back to digits where its own data are absent, and says so."""
+def open_dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
+    """Reads the data; the quick form falls back to digits where its own data are absent, and says so in the configuration and the notes."""
     wanted, notes = config["data"], ()
     if config["quick"]:
         notes = ("quick, not comparable",)
@@ -153,7 +157,8 @@ def _dataset(config: dict) -> tuple[dict, data.Dataset, tuple[str, ...]]:
         return config, data.make("digits", dir="", size=size), notes
 
 
-def _split(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]:
+def train_validation(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of the training split that are trained on, and those that are validated on."""
     wanted = config["data"]
     ids = splits.subset(len(dataset.train), wanted["limit_train"])
     train, validation = splits.train_validation(len(ids), fraction=wanted["validation"], seed=wanted["split_seed"])
@@ -172,8 +177,17 @@ def _check_evaluation(evaluation: dict, shape: tuple[int, int, int]) -> None:
         corruptions.check_options({"benchmark": "sensor", **options}, shape)
 
 
-def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:
-    mean, std = _moments(dataset, train_ids)
+def _with_copies(
+    dataset: data.Dataset, train_ids: np.ndarray, config: dict, notes: tuple[str, ...]
+) -> tuple[data.Dataset, np.ndarray, tuple[str, ...]]:
+    """Adds the distorted copies of the training part, where the configuration names some; nothing else changes."""
+    if not config["data"]["copies"]:
+        return dataset, train_ids, notes
+    source, note = data.extended(dataset, config["data"]["copies"])
+    return dataset._replace(train=source), source.ids(train_ids), (*notes, note)
+
+
+def _model(dataset: data.Dataset, mean: list[float], std: list[float], config: dict) -> dict:
     derived = {
         "num_classes": dataset.num_classes,
         "image_shape": list(dataset.image_shape),
@@ -181,8 +195,9 @@ def _model(dataset: data.Dataset, train_ids: np.ndarray, config: dict) -> dict:
         "std": std,
         "seed": config["seed"],
     }
-    options = config["model"]["options"]
-    reserved = sorted({"name", "dtype", "remat", *derived} & set(options))
+    options = {name: value for name, value in config["model"]["options"].items() if value is not None}
+    # mean and std may be given: weights of others want those that they were trained with.
+    reserved = sorted(({"name", "dtype", "remat", *derived} - {"mean", "std"}) & set(options))
     if reserved:
         raise InputError(
             f"config.model.options.{reserved[0]} follows from the data, config.seed, config.compute_dtype or config.remat; leave it out."
@@ -229,6 +244,11 @@ def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Obj
     if "name" not in method:
         raise InputError("config.method lacks its name.")
     stages.append((method.pop("name"), method))
+    mixing = [name for name, _ in stages if name in ("mixup", "cutmix")]
+    if mixing and config["objective"]["name"] == "discriminative":
+        raise InputError(
+            f"the objective 'discriminative' draws every image to its class, and {mixing[0]!r} makes images of two; leave one out."
+        )
     if objective.mixed:
         pipeline, *more = augment.compose_views(stages, count=objective.views, perturbed=objective.mixed)
         further = [(one, 0) for one in more]  # drawn from the first view's keys: what comes before AugMix is the same

@@ -98,7 +98,7 @@ def discriminative(
     _check(delta_v=delta_v, delta_d=delta_d, alpha=alpha, noisy=noisy, beta=beta, gamma_reg=gamma_reg)
     if not 0 <= (-1 if as_number(momentum) is None else as_number(momentum)) <= 1:
         raise InputError(f"config.objective.momentum must be a number in [0, 1], got {momentum!r}.")
-    views = _views(stddev, shared_crop) if noisy else 1
+    views = _views(stddev, shared_crop)
     options = dict(delta_v=delta_v, delta_d=delta_d, momentum=momentum, alpha=alpha, lam=noisy, beta=beta, gamma=gamma_reg)
 
     def loss(network: Network, params: dict, batch_stats: dict, given: Given, prepared: tuple[Array, Array] | None) -> Loss:
@@ -122,7 +122,7 @@ def discriminative(
         return losses.no_centroids(classes, features)
 
     prepare = _noisy(stddev, shared_crop) if noisy else lambda *given: None
-    return Objective(prepare, loss, loss, ("cross_entropy", "compact", "noisy", "margin", "norm"), views, no_centroids)
+    return Objective(prepare, loss, loss, ("cross_entropy", "compact", "noisy", "margin", "norm"), views if noisy else 1, no_centroids)
 
 
 def _views(stddev: Setting, shared_crop: Setting) -> int:

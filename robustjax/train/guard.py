@@ -13,6 +13,10 @@ from robustjax.train import build, state
 SLOW_HOURS = 24.0  # longer than this on a CPU, and the user is asked
 
 
+class NotFinite(InputError):
+    """A loss that is no number any more."""
+
+
 class Watch:
     """Runs the dispatches between two steps and looks at their markers, two dispatches behind, so that the device never waits.
 
@@ -54,7 +58,7 @@ class Watch:
         """Refuses weights that the last update has broken: the marker saw the loss before it.
 
         Raises:
-            InputError: if the validation loss is not finite.
+            NotFinite: if the validation loss is not finite.
         """
         if not math.isfinite(validation_loss):
             raise self._not_finite(step)
@@ -74,11 +78,11 @@ class Watch:
             _refuse_days(per_step, self.experiment.total_steps - after, allow=self.experiment.config["allow_slow"])
         return timed_from
 
-    def _not_finite(self, step: int) -> InputError:
+    def _not_finite(self, step: int) -> NotFinite:
         self.checkpoints.wait()  # else the last one may not be there yet
         good = self.checkpoints.steps()
         kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
-        return InputError(
+        return NotFinite(
             f"the loss became not finite at step {step}; {kept}. Lower config.optimizer.lr, or set config.optimizer.clip_norm=1.0, in a new workdir."
         )
 

@@ -6,6 +6,7 @@ A run lives in its workdir: `config.json` (what was asked), `log.jsonl`, `checkp
 import difflib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 
 from robustjax.core import parallel
 from robustjax.core.check import InputError
+from robustjax.data import digest
 from robustjax.io import log, results
 from robustjax.io.checkpoint import Checkpoints, DamagedCheckpoint
 from robustjax.train import augmented, feed, guard, pretrained, select, state
@@ -29,13 +31,15 @@ class Summary(NamedTuple):
     selected_by: str  # what accuracy that is, and the best step's: 'accuracy', or 'accuracy under PGD-20'
 
 
-def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
+def train(config: dict, workdir: str | Path, *, quiet: bool = False, on_validation: Callable[[dict], None] | None = None) -> Summary:
     """Trains what a configuration describes, or goes on where the run in `workdir` stopped.
 
     Args:
         config: a nested dict with the keys of configs/common.py.
         workdir: the run's own folder; a run of another configuration in it is refused.
         quiet: no progress line.
+        on_validation: called with each record of the log, once it is written and the checkpoint is on its way. What it raises ends the
+            run, which can be taken up again.
 
     Returns:
         The best step by validation accuracy (under attack, where the configuration selects so), and that accuracy.
@@ -55,7 +59,7 @@ def train(config: dict, workdir: str | Path, *, quiet: bool = False) -> Summary:
         checkpoints = Checkpoints(workdir)
         try:
             _claim(workdir, experiment.config, begun=bool(checkpoints.steps()))
-            return _run(experiment, workdir, checkpoints, quiet)
+            return _run(experiment, workdir, checkpoints, quiet, on_validation)
         finally:
             checkpoints.close()
 
@@ -78,13 +82,14 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
     """Returns the newest state that can be read, or the first one; damaged checkpoints are set aside and named.
 
     Raises:
-        InputError: if a whole checkpoint holds another state than this experiment, which nothing here could mend.
+        InputError: if a whole checkpoint holds another state than this experiment, or is of other data, which nothing here could mend.
     """
     fresh = initial_state(experiment)
     damaged = False
     for at in reversed(checkpoints.steps()):
         try:
-            restored, _ = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
+            restored, meta = checkpoints.restore(at, like=jax.eval_shape(lambda: fresh._asdict()))
+            _check_data(experiment, meta["data"])
             log.say(f"going on from step {at}.")
             return state.TrainState(**restored)
         except DamagedCheckpoint as error:
@@ -98,7 +103,25 @@ def _restore(experiment: Experiment, checkpoints: Checkpoints) -> state.TrainSta
     return fresh
 
 
-def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet: bool) -> Summary:
+def _check_data(experiment: Experiment, trained_on: dict) -> None:
+    """Refuses to go on with other data, whose folder is no part of the configuration: data may move, and must stay what they are."""
+    now = _describe(experiment)
+    if trained_on.get("class_names", now["class_names"]) != now["class_names"]:
+        raise InputError(
+            f"the run was begun with the classes {', '.join(trained_on['class_names'])}, the data have {', '.join(now['class_names'])}; "
+            f"give the folder of those data with --config.data.dir, or choose another --workdir."
+        )
+    before, after = (digest.named(of["provenance"]) for of in (trained_on, now))
+    if before and after and before != after:
+        raise InputError(
+            f"the run was begun with {trained_on['provenance']}, the data are now {now['provenance']}: files were added, removed or changed; "
+            f"choose another --workdir."
+        )
+
+
+def _run(
+    experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet: bool, on_validation: Callable[[dict], None] | None
+) -> Summary:
     config = experiment.config
     mesh = parallel.data_mesh()
     current = parallel.replicate(_restore(experiment, checkpoints), mesh)
@@ -123,10 +146,13 @@ def _run(experiment: Experiment, workdir: Path, checkpoints: Checkpoints, quiet:
             watch.refuse_bad_weights(until, measured.loss)
             record = _record(experiment, current, until, measured)
             images_per_second = config["batch_size"] * (until - done) / seconds
-            lines.write({**record, "time": {"seconds": seconds, "images_per_second": images_per_second}})
+            line = {**record, "time": {"seconds": seconds, "images_per_second": images_per_second}}
+            lines.write(line)
             current = current._replace(sums=parallel.replicate(state.zero_sums(experiment.objective.terms), mesh))
             checkpoints.save(until, current._asdict(), {**meta, "validation": record}, validation_accuracy=measured.selects_by)
             done = until
+            if on_validation:
+                on_validation(line)
     checkpoints.wait()
     best, accuracy = checkpoints.best()
     records = log.read_lines(workdir / "log.jsonl")

@@ -56,6 +56,7 @@ RULES = {
         "limit_train": _NATURAL,
         "limit_test": _NATURAL,
         "stream": _one_of("auto", "always"),
+        "copies": _TEXT,
     },
     "model": {"name": _NAME, "options": _OPTIONS},
     "augment": _Rule((tuple, list), lambda names: all(isinstance(name, str) for name in names), "names of augmentations"),

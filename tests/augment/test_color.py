@@ -80,7 +80,8 @@ def test_one_channel_has_neither_saturation_nor_hue():
 @pytest.mark.parametrize(
     ("options", "channels", "message"),
     [
-        ({"brightness": -0.1}, 3, "option brightness of color_jitter must be at least 0, got -0.1"),
+        ({"brightness": -0.1}, 3, "option brightness of color_jitter must be finite and at least 0, got -0.1"),
+        ({"saturation": float("inf")}, 3, "option saturation of color_jitter must be finite"),
         ({"hue": 0.6}, 3, "option hue of color_jitter must be between 0 and 0.5, got 0.6"),
         ({"contrast": "much"}, 3, "option contrast .* got 'much'"),
         ({}, 2, r"images of 1 or 3 channels, got \(2, 4, 4, 2\)"),

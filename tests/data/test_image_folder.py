@@ -311,3 +311,31 @@ def test_one_number_is_a_square_and_lists_do(tmp_path):
     # Kills: sizes as they come back from JSON refused.
     write_one(tmp_path)
     assert opened(tmp_path, size=5).image_shape == (5, 5, 3) and opened(tmp_path, size=[4, 7], colour="grey").image_shape == (4, 7, 1)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("training", "testing"), ("train", "valid"), ("test", "train")])
+def test_splits_are_not_taken_for_classes(tmp_path, names):
+    # Kills: a network that learns to tell training images from test images.
+    for name in names:
+        folder = tmp_path / name
+        for i in range(3):
+            put((folder if names == ("test", "train") else folder / "wet") / f"{i}.png", picture(i))
+    with pytest.raises(InputError, match="look like splits|has train/ but neither test/"):
+        opened(tmp_path)
+
+
+def test_links_are_followed_once(tmp_path):
+    # Kills: files that are counted again for every way that leads to them, in train and in test.
+    write_one(tmp_path, count=4)
+    (tmp_path / "wet" / "up").symlink_to(tmp_path / "wet")
+    (tmp_path / "wet" / "more").symlink_to(tmp_path / "dry")
+    found = opened(tmp_path)
+    assert len(found.train) + len(found.test) == 12  # 4 wet ones, the linked dry ones, and the 4 dry ones
+
+
+@pytest.mark.parametrize("options", [{"resident_bytes": "x"}, {"resident_bytes": -1}, {"size": (10**6, 10**6)}])
+def test_numbers_out_of_range_are_refused(tmp_path, options):
+    # Kills: tracebacks of NumPy.
+    write_one(tmp_path)
+    with pytest.raises(InputError, match="option (resident_bytes|size) of image_folder must be"):
+        opened(tmp_path, **options)

@@ -68,7 +68,9 @@ def test_two_files_are_two_rows_of_a_report(folder, tmp_path):
     made = report.collect(runs)
     assert [row["label"] for row in made["rows"]] == ["first", "second"] and len(hashes) == 2
     text = report.markdown(made)
-    assert "first.npz (sha256 " in text and "was trained elsewhere" in text and "; weights trained elsewhere." in text and "epochs" not in text
+    assert (
+        "first.npz (sha256 " in text and "was trained elsewhere" in text and "; weights trained elsewhere." in text and "epochs" not in text
+    )
     assert all(path.exists() for path in report.write(made, tmp_path))
 
 

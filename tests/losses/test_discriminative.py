@@ -216,3 +216,9 @@ def test_bad_input_says_so(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_of_classes_left_out_may_be_anything():
+    # Kills: a mask that multiplies, which makes NaN of what it should leave out.
+    values, present = jnp.array([jnp.inf, 1.0, 3.0]), jnp.array([False, True])
+    assert float(losses.class_balanced_mean(values, jnp.array([0, 1, 1]), present)) == 2.0

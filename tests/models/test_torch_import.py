@@ -225,13 +225,21 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "head.safetensors").write_bytes(data[:20])
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "list.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
-    for name in ("cut", "head", "empty", "list"):
+    deep = b"[" * 100_000
+    (tmp_path / "deep.safetensors").write_bytes(len(deep).to_bytes(8, "little") + deep)
+    for name in ("cut", "head", "empty", "list", "deep"):
         with pytest.raises(InputError, match=rf"{name}.safetensors is no whole safetensors file \(.*copy or convert it again"):
             torch_files.read(tmp_path / f"{name}.safetensors")
     np.savez(tmp_path / "objects.npz", a=np.array([{}], object))
     (tmp_path / "text.npz").write_text("weights")
     (tmp_path / "empty.npz").write_bytes(b"")
-    for name in ("objects", "text", "empty"):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez_compressed(tmp_path / "damaged.npz", a=np.arange(500.0))
+    data = bytearray((tmp_path / "damaged.npz").read_bytes())
+    data[len(data) // 3] ^= 255
+    (tmp_path / "damaged.npz").write_bytes(data)
+    for name in ("objects", "text", "empty", "array", "damaged"):
         with pytest.raises(InputError, match=rf"{name}.npz is no whole .npz file of plain arrays"):
             torch_files.read(tmp_path / f"{name}.npz")
     with pytest.raises(InputError, match="there is no file .*nowhere.pth"):

@@ -72,6 +72,16 @@ def test_views_share_what_comes_before_augmix(perturbed):
         np.testing.assert_allclose(views[2][0], augmix, atol=1e-6)
 
 
+@pytest.mark.parametrize("mixture", ["mixup", "cutmix"])
+def test_views_are_of_one_mixture(mixture):
+    # Kills: shares or boxes of each view's own, whose agreement means nothing; a mixture in some views only.
+    chains = augment.compose_views([("augmix", {}), (mixture, {"alpha": 1.0})], perturbed="clean")
+    first, *others = [jax.jit(chain)(*batch())[1] for chain in chains]
+    assert float(first.max(axis=1).min()) < 0.95
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -81,6 +91,7 @@ def test_views_share_what_comes_before_augmix(perturbed):
             {"objective": {"name": "augmix_jsd", "perturbed": "none"}, "augment": ("augmix",), "augment_options": {}},
             "perturbed must be 'all'",
         ),
+        ({"objective": {"name": ["augmix_jsd"]}}, "objective.name must be the name of an objective"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(changes, message):

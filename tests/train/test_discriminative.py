@@ -9,6 +9,7 @@ from robustjax import losses, models
 from robustjax.augment.noise import gaussian_noise
 from robustjax.core import example_keys, parallel
 from robustjax.core.check import InputError
+from robustjax.io.checkpoint import Checkpoints
 from robustjax.train import build, discriminative, loop, step
 from robustjax.train.objectives import Given, Network
 from tests import tiny
@@ -125,15 +126,16 @@ def test_devices_agree():
     experiment = build.build(tiny.config(objective=OBJECTIVE, model=MODEL))
     source = experiment.dataset.train
     found = []
-    for devices in (1, 8):
+    for devices, mode in ((1, "shard_map"), (8, "shard_map"), (8, "pmap")):
         mesh = parallel.data_mesh(jax.devices()[:devices])
-        function = parallel.data_parallel(step.resident(experiment.step), mesh)
+        function = parallel.data_parallel(step.resident(experiment.step), mesh, mode=mode)
         data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
         current = parallel.replicate(build.initial_state(experiment), mesh)
         for i in range(2):  # in the second step some classes have centroids
             current = function(current, data, parallel.shard_rows(experiment.order(i)[:, None], mesh))[0]
         found.append(jax.device_get(current))
-    one, many = found
+    one, many, pmapped = found
+    jax.tree.map(np.testing.assert_array_equal, (many.params, many.memory), (pmapped.params, pmapped.memory))
     same((one.params, one.batch_stats), (many.params, many.batch_stats), atol=1e-5)
     same((one.memory.centroids, one.sums.terms), (many.memory.centroids, many.sums.terms), atol=1e-4)
     assert one.memory.seen.any() and (one.memory.seen == many.memory.seen).all()
@@ -154,17 +156,23 @@ def test_second_view_is_drawn_anew(shared):
 
 
 def test_centroids_go_on_where_training_stopped(tmp_path):
-    # Kills: centroids that are not in the checkpoint, which begin anew when a run is continued.
+    # Kills: centroids that are not in the checkpoint, or that begin anew when a run is continued.
     config = tiny.config(objective=OBJECTIVE, model=MODEL)
-    loop.train({**config, "epochs": 2}, tmp_path / "whole", quiet=True)
-    experiment = build.build(config)
-    assert build.initial_state(experiment).memory.centroids.shape == (experiment.dataset.num_classes, 6)
-    from robustjax.io.checkpoint import Checkpoints
 
-    checkpoints = Checkpoints(tmp_path / "whole", read_only=True)
-    state, _ = checkpoints.restore(checkpoints.steps()[-1])
-    memory = state["memory"]
-    assert np.asarray(memory["seen"]).all() and float(abs(memory["centroids"]).max()) > 0
+    def stop(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, tmp_path / "stopped", quiet=True, on_validation=stop)
+    found = []
+    for name in ("stopped", "whole"):
+        loop.train(config, tmp_path / name, quiet=True)
+        checkpoints = Checkpoints(tmp_path / name, read_only=True)
+        found.append(checkpoints.restore(checkpoints.steps()[-1])[0])
+    stopped, whole = found
+    assert whole["memory"]["seen"].all() and float(abs(whole["memory"]["centroids"]).max()) > 0
+    for name in ("memory", "params"):
+        jax.tree.map(np.testing.assert_array_equal, stopped[name], whole[name])
 
 
 @pytest.mark.parametrize(
@@ -182,3 +190,12 @@ def test_centroids_go_on_where_training_stopped(tmp_path):
 def test_bad_options_are_refused_in_one_line(objective, message):
     with pytest.raises(InputError, match=message):
         build.build(tiny.config(objective=objective, model=MODEL))
+
+
+def test_options_that_are_not_read_are_checked_too_and_mixtures_refused():
+    # Kills: a wrong option that waits for the run in which it counts; half of two classes drawn to one of them.
+    for options in ({"stddev": "x"}, {"shared_crop": "no"}):
+        with pytest.raises(InputError, match=f"objective.{next(iter(options))} must be"):
+            build.build(tiny.config(objective={"name": "discriminative", "noisy": 0.0, **options}, model=MODEL))
+    with pytest.raises(InputError, match="'mixup' makes images of two"):
+        build.build(tiny.config(objective=OBJECTIVE, model=MODEL, method={"name": "mixup", "alpha": 1.0}))

@@ -1,0 +1,116 @@
+"""Training images with their distorted copies, as launch/deepaugment.py writes them: a file of copies for each network.
+
+    <folder>/deepaugment.json    what the copies were made from, and how
+    <folder>/labels.npy          (n,), of the originals
+    <folder>/<network>.npy       uint8 (n, h, w, c): copy i is of training example i
+
+Copies have ids of their own behind those of the originals, whose split into training and validation is not changed by them: what is
+trained on are `ids` of the training part. So no copy of a validation image is trained on, and validation sees originals only.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int32
+
+from robustjax.core.check import InputError
+from robustjax.data.encoded import RESIDENT_BYTES
+from robustjax.data.source import Dataset, Images, Labels, Source, check_indices
+
+MANIFEST = "deepaugment.json"
+LABELS = "labels.npy"
+
+
+class ExtendedSource(Source):
+    """A training split followed by its copies: example k * n + i is copy k of example i; k = 0 are the originals.
+
+    Args:
+        base: the originals, n of them.
+        copies: arrays uint8 (n, h, w, c), which may be memory maps.
+        labels: (n,) of the originals.
+    """
+
+    def __init__(self, base: Source, copies: Sequence[np.ndarray], labels: Labels):
+        self._base, self._copies, self._labels = base, tuple(copies), labels
+
+    def __len__(self) -> int:
+        return len(self._base) * (1 + len(self._copies))
+
+    @property
+    def resident(self) -> bool:
+        originals = self._copies[0].nbytes
+        return self._base.resident and originals + sum(copy.nbytes for copy in self._copies) <= RESIDENT_BYTES
+
+    @functools.cached_property
+    def labels(self) -> Labels:
+        return np.tile(self._labels, 1 + len(self._copies))
+
+    @functools.cached_property
+    def images(self) -> Images:
+        return np.concatenate([self._base.images, *self._copies])
+
+    def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
+        indices = check_indices(indices, len(self), name="the training split with copies")
+        which, origin = np.divmod(indices, len(self._base))
+        images = np.empty((len(indices), *self._copies[0].shape[1:]), np.uint8)
+        for k in np.unique(which):
+            rows = which == k
+            images[rows] = self._copies[k - 1][origin[rows]] if k else self._base.fetch(origin[rows])[0]
+        return images, self._labels[origin]
+
+    def ids(self, originals: np.ndarray) -> Int32[np.ndarray, " m"]:
+        """Returns these ids of originals, followed by those of all their copies."""
+        starts = np.arange(1 + len(self._copies)) * len(self._base)
+        return (starts[:, None] + np.asarray(originals)[None]).reshape(-1).astype(np.int32)
+
+
+def fingerprint(source: Source) -> str:
+    """Returns a digest of the length of a source and its first 16 examples, which tells data sets apart without reading them."""
+    images, labels = source.fetch(np.arange(min(16, len(source))))
+    return hashlib.sha256(f"{len(source)} {images.shape}".encode() + labels.tobytes() + images.tobytes()).hexdigest()[:16]
+
+
+def extended(dataset: Dataset, folder: str | Path) -> tuple[ExtendedSource, str]:
+    """Opens the copies of a data set's training split.
+
+    Args:
+        dataset: whose training split the copies must be of.
+        folder: as launch/deepaugment.py wrote it.
+
+    Returns:
+        The source, and a line that says what the copies are, for notes beside results.
+
+    Raises:
+        InputError: if there is no whole set of copies, or it is of other images.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        about = json.loads((folder / MANIFEST).read_text())
+        names, seed = about["networks"], about["seed"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no copies in {folder}: {MANIFEST} is missing or damaged; write them with launch/deepaugment.py.") from error
+    if about.get("digest") != fingerprint(dataset.train):
+        raise InputError(
+            f"the copies in {folder} are of {about.get('provenance')}, {about.get('n')} images, and not of the training split of "
+            f"{dataset.provenance}, {len(dataset.train)} images; write others with launch/deepaugment.py."
+        )
+    count = len(dataset.train)
+    labels = _array(folder / LABELS, (count,), np.int32)
+    copies = [_array(folder / f"{name}.npy", (count, *dataset.image_shape), np.uint8) for name in names]
+    note = f"trained on originals and copies by DeepAugment ({', '.join(names)}; seed {seed})"
+    return ExtendedSource(dataset.train, copies, np.asarray(labels)), note
+
+
+def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    again = "run launch/deepaugment.py again, it goes on where it stopped"
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is missing or cannot be read; {again}.") from error
+    if found.shape != shape or found.dtype != dtype:
+        raise InputError(f"{path} must hold {np.dtype(dtype)} {shape}, it holds {found.dtype} {found.shape}; {again}.")
+    return found

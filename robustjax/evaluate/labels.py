@@ -1,0 +1,99 @@
+"""How a run was trained, in the words of tables and by the names of reference tables."""
+
+from robustjax.io import results
+
+# Options of adversarial objectives as the papers have them; others are named in a row's label.
+ADVERSARIAL = {"beta": 6.0, "steps": 10, "sigma": 0.01, "groups": [], "draws": 1, "reading": "kl_logits", "taylor_fraction": 1.0}
+NOISE: dict[str, dict] = {
+    "clean_and_noisy": {"shared_crop": False},
+    "stability": {"weight": 1.0, "shared_crop": True},
+    "discriminative": {
+        "delta_v": 0.5,
+        "momentum": 0.99,
+        "alpha": 0.5,
+        "noisy": 0.5,
+        "beta": 1.0,
+        "gamma_reg": 1e-3,
+        "shared_crop": False,
+    },
+}
+# What goes with the data in the discriminative-loss paper: standard deviation of the noise in training, and the margin.
+STDDEV = {"cifar10": 0.06, "svhn_cropped": 0.15, "image_folder": 40 / 255}
+DELTA_D = {"cifar10": 5.0, "svhn_cropped": 5.0, "image_folder": 3.0}
+MIXTURES = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout"}
+METHODS = {
+    "spider": "SPIDER",
+    "esp": "ESP",
+    "no_ls": "SPIDER without smoothing",
+    "std_ls": "label smoothing",
+    "mixup": "Mixup",
+    "cutmix": "CutMix",
+}
+PERTURBATIONS = ("spider", "esp", "no_ls", "std_ls", "mixup", "cutmix", "l2_sphere", "l2_ball", "gaussian_noise", "uniform_noise")
+
+
+def trained_by(config: dict) -> tuple[str, str]:
+    """Returns (what reference tables call it, its label in tables) of how a run was trained.
+
+    What differs from the papers' settings is in the label, and has another name than those of the papers' tables.
+    """
+    method = {name: value for name, value in config["method"].items() if name != "name"}
+    parts = [
+        ("augmix", _augmix(config)) if stage == "augmix" else (stage, MIXTURES[stage]) for stage in config["augment"] if stage in MIXTURES
+    ]
+    parts += [_method(stage, config["augment_options"].get(stage, {}), config) for stage in config["augment"] if stage in PERTURBATIONS]
+    if config["method"]["name"] != "none":
+        parts.append(_method(config["method"]["name"], method, config))
+    if config["data"].get("copies"):
+        parts.insert(1 if parts and parts[0][0] == "augmix" else 0, ("deepaugment", "DeepAugment"))
+    name, label = "+".join(name for name, _ in parts) or "none", " + ".join(label for _, label in parts) or "baseline"
+    objective = config["objective"]
+    if objective["name"] not in ("classification", "augmix_jsd"):
+        trained, as_printed = _objective(objective, config["data"]["name"])
+        label = f"{trained} with {label}" if parts else trained
+        order = objective.get("order", 2)
+        name = f"rat_{order}" if objective["name"] == "rat" else objective["name"]
+        name += "" if as_printed and not parts else "_otherwise"
+    if config["awp"]["gamma"]:
+        label, name = f"{label} + AWP", f"{name}_awp"
+    if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
+        label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
+    return name, label
+
+
+def _method(name: str, options: dict, config: dict) -> tuple[str, str]:
+    written = ", ".join(f"{k} {v:g}" if isinstance(v, (int, float)) else f"{k} {v}" for k, v in sorted(options.items()))
+    label = METHODS.get(name, name) + (f" ({written})" if written else "")
+    usual = STDDEV.get(config["data"]["name"])
+    otherwise = name == "gaussian_noise" and usual is not None and options.get("std") != usual
+    return name + ("_otherwise" if otherwise else ""), label
+
+
+def _augmix(config: dict) -> str:
+    objective = config["objective"]
+    usual = {"weight": 12.0, "perturbed": "all"}
+    others = [f"JSD {key} {objective[key]}" for key, value in usual.items() if objective.get(key, value) != value]
+    return ", ".join(["AugMix" if objective["name"] == "augmix_jsd" else "AugMix without JSD", *others])
+
+
+def _objective(objective: dict, data: str) -> tuple[str, bool]:
+    """Returns (the label of an objective, which names what is not as printed; whether all of it is)."""
+    kind, order, eta = objective["name"], objective.get("order", 2), objective.get("eta", 0.2)
+    known = {
+        "madry": "adversarial training",
+        "trades": "TRADES",
+        "rat": f"RAT {'1st' if order == 1 else '1st + 2nd'} (eta {eta:g})",
+        "rat_released": "RAT's released heuristic",
+        "clean_and_noisy": "clean and noisy images",
+        "stability": "stability training",
+        "discriminative": "discriminative loss",
+    }
+    usual = ADVERSARIAL
+    if kind in NOISE:
+        with_data = {"stddev": STDDEV.get(data), "delta_d": DELTA_D.get(data)}
+        usual = NOISE[kind] | {key: value for key, value in with_data.items() if value is not None}
+    others = {key: objective[key] for key, value in usual.items() if key in objective and results.canonical(objective[key]) != value}
+    if kind not in ("rat", *NOISE):
+        others.pop("sigma", None)
+    label = known[kind] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
+    return label, not others and (kind != "rat" or eta == (0.3 if order == 1 else 0.2))

@@ -1,0 +1,216 @@
+"""Writes the distorted copies of DeepAugment that data.copies reads. Killed and run again, it goes on where it was.
+
+Beside the copies lie the trained networks, `<network>.npz`. Networks are trained and copies written one after the other; of the network
+that is being trained the state is kept in a hidden file, of copies that are being written all but the last batch.
+"""
+
+import math
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import robustjax
+from robustjax import augment, data
+from robustjax.augment.deepaugment import ALL
+from robustjax.core import example_keys, registry
+from robustjax.core.check import InputError
+from robustjax.data import batches
+from robustjax.data.copies import LABELS, MANIFEST, fingerprint
+from robustjax.io import log, results
+from robustjax.models import image_to_image
+from robustjax.train import build, reconstruct, settings
+
+_PIXELS = 256 * 32 * 32  # of a batch of copies, unless its size is asked for
+
+
+class Written(NamedTuple):
+    """Copies of how many images, of which data; how well each network reconstructs validation images, in dB; and what was there already."""
+
+    images: int
+    provenance: str
+    psnr: dict[str, float]
+    kept: tuple[str, ...]
+
+
+def write_copies(
+    config: dict,
+    out: str | Path,
+    *,
+    networks: Sequence[str] = image_to_image.NAMES,
+    width: int = 32,
+    steps: int = 2000,
+    lr: float = 2e-3,
+    train_batch_size: int = 32,
+    crop: int = 64,
+    seed: int = 0,
+    distortions: Sequence[str] = ALL,
+    min_psnr: float = 25.0,
+    batch_size: int = 0,
+    quiet: bool = False,
+) -> Written:
+    """Trains each network on the training images of a configuration, and writes a distorted copy of the whole split with each.
+
+    Each example has its own randomness, its distortion too. Networks see no validation image in training, but copies are made of those,
+    too, so that they serve other splits.
+
+    Args:
+        config: whose data are meant, with the keys of configs/common.py; only config['data'] is read, and whether it is quick.
+        out: folder of the copies; new, empty, or begun with the same settings.
+        networks: names of image_to_image.
+        width: of the networks.
+        steps: of their training, each on `train_batch_size` random crops of side `crop`, with learning rates from `lr` down to 0.
+        lr, train_batch_size, crop: see there.
+        seed: of networks, their training and the distortions.
+        distortions: which may be drawn, see augment.deepaugment.
+        min_psnr: in dB, on the first 1000 validation images; a network that reconstructs worse is not used.
+        batch_size: images distorted at once; 0: by their size. It changes nothing but rounding.
+        quiet: no progress line.
+
+    Raises:
+        InputError: for settings that cannot be used, a folder that holds something else, or a network that reconstructs too badly.
+    """
+    _check(networks, distortions, steps=steps, lr=lr, batch_size=train_batch_size, crop=crop)
+    config, dataset, notes = build.open_dataset(settings.check(config))
+    for note in notes:
+        log.say(f"note: {note}")
+    train_ids, held_out = build.train_validation(dataset, config)
+    about = {
+        "robustjax": robustjax.__version__,
+        "networks": list(networks),
+        "seed": seed,
+        "data": dataset.name,
+        "provenance": dataset.provenance,
+        "n": len(dataset.train),
+        "digest": fingerprint(dataset.train),
+        "width": width,
+        "training": {"steps": steps, "lr": lr, "batch_size": train_batch_size, "crop": crop},
+        "split": {key: config["data"][key] for key in ("validation", "split_seed", "limit_train")},
+        "distortions": list(distortions),
+    }
+    # Made once before anything is written, so that a width that cannot be is refused.
+    channels = dataset.image_shape[2]
+    fresh = {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in networks}
+    out = Path(out).expanduser()
+    _check_out(out, about)  # before the lock leaves a file in a folder that is refused
+    with log.lock(out, flag="--out"), results.writing(out):
+        _check_out(out, about)
+        if not (out / MANIFEST).exists():
+            results.write_json(out / MANIFEST, about)
+        _save_labels(out / LABELS, dataset.train.labels)
+        measured, kept = {}, []
+        for name in networks:
+            trained, measured[name] = _trained(fresh[name], name, dataset.train, (train_ids, held_out), out, about, quiet=quiet)
+            if not measured[name] >= min_psnr:
+                raise InputError(
+                    f"the network {name} reconstructs validation images at {measured[name]:.1f} dB only, below {min_psnr:g}; "
+                    "train it longer or wider, in a new folder."
+                )
+            size = min(len(dataset.train), batch_size or max(1, _PIXELS // math.prod(dataset.image_shape[:2])))
+            if not _write(out / f"{name}.npy", name, trained, dataset, about, size, quiet=quiet):
+                kept.append(name)
+    return Written(len(dataset.train), dataset.provenance, measured, tuple(kept))
+
+
+def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: int, lr: float, batch_size: int, crop: int) -> None:
+    for name in networks:
+        if name not in image_to_image.NAMES:
+            raise registry.unknown("image-to-image network", name, image_to_image.NAMES)
+    if not networks or len(set(networks)) != len(networks):
+        raise InputError(
+            f"networks must be one or more of {', '.join(image_to_image.NAMES)}, each once, got {', '.join(networks) or 'none'}."
+        )
+    for name in distortions:
+        if name not in ALL:
+            raise registry.unknown("distortion", name, ALL)
+    if min(steps, batch_size, crop, len(distortions)) < 1 or lr <= 0:
+        raise InputError("steps, train_batch_size and crop must be at least 1, lr above 0, and there must be at least one distortion.")
+
+
+def _key(seed: int, purpose: str) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
+
+
+def _check_out(out: Path, about: dict) -> None:
+    """Refuses a folder that is another set or no set. Hidden files are no matter: a kill leaves a lock and temporary ones."""
+    stored = results.read_json(out / MANIFEST)
+    if stored is None:
+        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
+        if strange:
+            raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
+    elif stored != results.canonical(about):
+        changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != results.canonical(about)[key]]
+        raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")
+
+
+def _save_labels(path: Path, labels: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    with open(temporary, "wb") as file:
+        np.save(file, labels.astype(np.int32))
+    os.replace(temporary, path)
+
+
+def _trained(
+    network: image_to_image.ImageToImage,
+    name: str,
+    source: data.Source,
+    split: tuple[np.ndarray, np.ndarray],
+    out: Path,
+    about: dict,
+    *,
+    quiet: bool,
+) -> tuple[image_to_image.ImageToImage, float]:
+    """Returns the trained network and its PSNR; both from `<name>.npz`, where that is there."""
+    path, state = out / f"{name}.npz", out / f".{name}.state.npz"
+    if path.exists():
+        state.unlink(missing_ok=True)
+        params, psnr = reconstruct.restore(path, (network.params, np.zeros(())))
+        return network._replace(params=params), float(psnr)
+    train_ids, held_out = split
+    options = {**about["training"], "seed": about["seed"], "title": f"training {name}", "quiet": quiet}
+    params = reconstruct.fit(network, source, train_ids, state=state, **options)
+    trained = network._replace(params=params)
+    psnr = reconstruct.psnr(trained, source, held_out[:1000], batch_size=min(len(held_out), options["batch_size"]))
+    reconstruct.save(path, (params, np.asarray(psnr)))
+    state.unlink()
+    return trained, psnr
+
+
+def _write(
+    path: Path, name: str, network: image_to_image.ImageToImage, dataset: data.Dataset, about: dict, batch_size: int, *, quiet: bool
+) -> bool:
+    """Writes the copies by one network, batch by batch; returns False where they were there."""
+    if path.exists():
+        return False
+    count = len(dataset.train)
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "r+b" if partial.exists() else "w+b") as file:
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *dataset.image_shape)})
+        begin, row = file.tell(), int(np.prod(dataset.image_shape))
+        there = max(0, (file.seek(0, os.SEEK_END) - begin) // row)
+        start = max(0, there // batch_size - 1) * batch_size  # the last batch may not have reached the disk when the power went
+        file.seek(begin + start * row)
+        with log.progress(f"distorting with {name}", count, start=start, quiet=quiet) as show:
+            for ids, mask in batches.padded(np.arange(start, count), batch_size):
+                copies = _distorted(network, _key(about["seed"], f"copies {name}"), dataset.train, ids, tuple(about["distortions"]))
+                file.write(copies[mask].tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+                show(int(ids[-1]) + 1)
+    os.replace(partial, path)
+    return True
+
+
+def _distorted(
+    network: image_to_image.ImageToImage, key: jax.Array, source: data.Source, ids: np.ndarray, distortions: tuple[str, ...]
+) -> Any:
+    images = jnp.asarray(source.fetch(ids)[0], jnp.float32) / 255
+    keys = example_keys(key, jnp.asarray(ids))
+    copies = augment.deepaugment(keys, images, network.layers, network.params, distortions=distortions)
+    return np.rint(np.asarray(copies) * 255).astype(np.uint8)

@@ -1,0 +1,48 @@
+"""What tables call a run, and beside which numbers of a paper it may stand."""
+
+import pytest
+
+from configs.discriminative import cifar10 as discriminative
+from configs.esp import cifar10 as esp
+from configs.rat import cifar10 as rat
+from configs.spider import cifar10 as spider
+from robustjax.evaluate.labels import trained_by
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "label"),
+    [
+        (spider.get_config(), "spider", "SPIDER (tau 8, xi 0.4)"),
+        (spider.get_config("method=none,augment=pixmix"), "pixmix", "PixMix"),
+        (spider.get_config("augment=augmix"), "augmix+spider", "AugMix + SPIDER (tau 8, xi 0.4)"),
+        (spider.get_config("augment=augmix_nojsd,method=mixup"), "augmix+mixup", "AugMix without JSD + Mixup (alpha 1)"),
+        (esp.get_config("augment=augmix,method=none"), "augmix", "AugMix"),
+        (rat.get_config(), "rat_2", "RAT 1st + 2nd (eta 0.2)"),
+        (rat.get_config("order=0,awp=on,average=swa"), "trades_awp", "TRADES + AWP + SWA"),
+        (discriminative.get_config(), "discriminative", "discriminative loss"),
+        (discriminative.get_config("method=noisy"), "gaussian_noise", "gaussian_noise (std 0.06)"),
+        (discriminative.get_config("weighting=paper"), "discriminative_otherwise", "discriminative loss, alpha 1.0, noisy 1.0"),
+        (discriminative.get_config("perturb=spider"), "discriminative_otherwise", "discriminative loss with SPIDER (tau 8, xi 0.4)"),
+        (discriminative.get_config("method=normal,perturb=spider"), "spider", "SPIDER (tau 8, xi 0.4)"),
+    ],
+)
+def test_names_and_labels(config, name, label):
+    # Kills: a stage, a weight or a perturbation that the label does not show; a paper's row beside another setting.
+    assert trained_by(config.to_dict()) == (name, label)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [("", "stddev", 0.5), ("", "delta_d", 1.0), ("method=stability", "stddev", 0.5), ("method=stability", "weight", 2.0)],
+)
+def test_another_setting_is_named_and_has_no_row_in_the_papers_table(text, key, value):
+    config = discriminative.get_config(text)
+    config.objective[key] = value
+    name, label = trained_by(config.to_dict())
+    assert name.endswith("_otherwise") and label.endswith(f", {key.replace('_', ' ')} {value}")
+
+
+def test_other_noise_of_the_baseline_has_no_row_either():
+    config = discriminative.get_config("method=noisy")
+    config.method.std = 0.5
+    assert trained_by(config.to_dict()) == ("gaussian_noise_otherwise", "gaussian_noise (std 0.5)")
