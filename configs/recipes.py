@@ -45,6 +45,9 @@ def augmented(config, name: str):
         raise ValueError(f"unknown augment {name!r} of this configuration; known: {', '.join(AUGMENTATIONS)}.")
     stages, objective = AUGMENTATIONS[name]
     config.augment = (*config.augment, *stages)
+    if name == "pixmix":
+        # folder: of the user's own mixing pictures, in place of `mixers` fractals.
+        config.augment_options.pixmix = {"k": 4, "beta": 3.0, "severity": 3.0, "mixers": 10_000, "folder": ""}
     if name == "cutout":
         config.augment_options.cutout = {"size": {"digits": 8, "mnist": 14}.get(config.data.name, 16)}
     if objective:

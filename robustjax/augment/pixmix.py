@@ -122,30 +122,49 @@ def multiply(images: Images, others: Images, a: Float[Array, " b"], b: Float[Arr
     return grown * jnp.maximum(2 * jax.lax.stop_gradient(others), _LEAST) ** b / 2
 
 
-def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any) -> Images:
-    """Returns a mixing picture for each key: one of a set of `count`, cut out at a random place and mirrored with probability 1/2.
+def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any = None, pictures: Any = None) -> Images:
+    """Returns a mixing picture for each key: one of a set, cut out at a random place and mirrored with probability 1/2.
 
-    The set is that of `fractals` of fixed keys: a picture is made again where it is drawn, so the set takes no memory and may be large.
+    Without `pictures` the set is that of `fractals` of fixed keys: a picture is made again where it is drawn, so the set takes no memory
+    and may be large.
 
     Args:
         keys: one PRNG key for each picture.
         shape: (h, w, c), c = 1 or 3.
-        count: pictures in the set, at least 1; smaller sets are the beginnings of larger ones.
+        count: pictures in the set, at least 1; smaller sets are the beginnings of larger ones. Of `pictures` all are in it.
+        pictures: uint8 (n, *enlarged(shape)), pictures of the user's own; they become part of the compiled program.
 
     Raises:
-        InputError: for another count.
+        InputError: for another count, or pictures of another size.
     """
-    check_whole("mixers, the number of mixing pictures,", count, least=1)
+    if pictures is None:
+        check_whole("mixers, the number of mixing pictures,", count, least=1)
+    elif pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != enlarged(shape) or pictures.dtype != jnp.uint8:
+        raise InputError(f"pictures must be uint8 (n, {', '.join(map(str, enlarged(shape)))}), got {pictures.dtype} {pictures.shape}.")
+    else:
+        count = len(pictures)
     ids = jax.vmap(lambda key: jax.random.randint(key, (), 0, count, jnp.int32))(rng.stream(keys, 0))
-    of_set = rng.example_keys(jax.random.key(_SET, impl="threefry2x32"), ids)
-    return _cut(keys, of_set, shape=tuple(shape))
+    if pictures is None:
+        large = fractals(rng.example_keys(jax.random.key(_SET, impl="threefry2x32"), ids), enlarged(shape))
+    else:
+        large = jnp.asarray(pictures)[ids].astype(jnp.float32) / 255
+    return _cut(keys, large, shape=tuple(shape))
+
+
+def enlarged(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Returns the shape (h, w, c) that mixing pictures of images of `shape` are cut from: an eighth larger, as in the paper.
+
+    >>> enlarged((32, 32, 3))
+    (36, 36, 3)
+    """
+    h, w, c = shape
+    margin = max(1, max(h, w) // 16)
+    return h + 2 * margin, w + 2 * margin, c
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def _cut(keys: Keys, of_set: Keys, *, shape: tuple[int, int, int]) -> Images:
-    h, w, c = shape
-    margin = max(1, max(h, w) // 16)  # pictures are an eighth larger, as in the paper
-    large = fractals(of_set, (h + 2 * margin, w + 2 * margin, c))
-    corner = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, 2 * margin + 1, jnp.int32))(rng.stream(keys, 1))
+def _cut(keys: Keys, large: Float[Array, "b H W c"], *, shape: tuple[int, int, int]) -> Images:
+    margin = large.shape[1] - shape[0]
+    corner = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, margin + 1, jnp.int32))(rng.stream(keys, 1))
     cut = jax.vmap(lambda picture, at: jax.lax.dynamic_slice(picture, (at[0], at[1], jnp.zeros_like(at[0])), shape))(large, corner)
     return random_flip(rng.stream(keys, 2), cut)

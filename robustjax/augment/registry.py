@@ -183,11 +183,12 @@ def pixmix_stage(
     beta: Scalar = 3.0,
     severity: Scalar = 3.0,
     mixers: Any = 10_000,
+    pictures: Any = None,
 ) -> Pair:
-    """`pixmix` with pictures out of a set of `mixers` of `fractals`. (Pictures from a folder it does not take.)"""
+    """`pixmix` with pictures out of a set of `mixers` of `fractals`, or of `pictures`, see `mixing_pictures`."""
     images = check.check_images(images)
     check.check_keys(keys, images.shape[0])
-    pictures = mixing_pictures(stream(keys, 1), images.shape[1:], count=mixers)
+    pictures = mixing_pictures(stream(keys, 1), images.shape[1:], count=mixers, pictures=pictures)
     return pixmix(stream(keys, 0), images, pictures, k=k, beta=beta, severity=severity), _targets(targets)
 
 

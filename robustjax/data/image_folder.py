@@ -254,7 +254,7 @@ def _classes(root: Path, folder: Path) -> _Files:
     folders = _folders(folder)
     if not folders:
         raise InputError(f"{folder} holds no class folders; put the images of each class into a folder of its own.")
-    found = {path.name: _images(root, path) for path in tracked(folders, f"Looking through {folder}")}
+    found = {path.name: images_below(root, path) for path in tracked(folders, f"Looking through {folder}")}
     kinds = f"no image ({' '.join(EXTENSIONS)})"
     if not any(found.values()):
         raise InputError(f"{folder} holds {kinds} in its {_count(len(found), 'folder')}: {_listed(found)}.")
@@ -273,7 +273,7 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
-def _images(root: Path, folder: Path) -> list[str]:
+def images_below(root: Path, folder: Path) -> list[str]:
     """Returns the images in a folder and the folders in it, sorted."""
     found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):

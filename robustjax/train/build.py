@@ -9,9 +9,10 @@ import numpy as np
 import optax
 
 from robustjax import augment, corruptions, data, losses, metrics, models
+from robustjax.augment.pixmix import enlarged
 from robustjax.core import example_keys, registry, rng
 from robustjax.core.check import InputError
-from robustjax.data import batches, splits
+from robustjax.data import batches, pictures, splits
 from robustjax.train import adversarial, augmented, consistency, discriminative, objectives, schedules, settings, state, step
 
 OBJECTIVES = adversarial.TABLE | discriminative.TABLE | consistency.TABLE
@@ -165,6 +166,15 @@ def train_validation(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, n
     return ids[train], ids[validation]
 
 
+def _with_pictures(stage: str, options: dict, shape: tuple[int, int, int]) -> dict:
+    """Returns the options of a stage, with the user's mixing pictures in place of the name of their folder."""
+    if stage != "pixmix" or "folder" not in options:
+        return options
+    options = dict(options)
+    folder = options.pop("folder")
+    return options | {"pictures": pictures.read_pictures(folder, enlarged(shape))} if folder else options
+
+
 def _check_evaluation(evaluation: dict, shape: tuple[int, int, int]) -> None:
     """Refuses what the evaluation of the finished run would refuse; the checkpoint carries it along."""
     benchmark = evaluation["benchmark"]
@@ -239,7 +249,7 @@ def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Obj
     for name, options in config["augment_options"].items():
         if not isinstance(options, dict):
             raise InputError(f"config.augment_options.{name} must hold the options of {name!r}, got {options!r}.")
-    stages = [(name, config["augment_options"].get(name, {})) for name in config["augment"]]
+    stages = [(name, _with_pictures(name, config["augment_options"].get(name, {}), dataset.image_shape)) for name in config["augment"]]
     method = dict(config["method"])
     if "name" not in method:
         raise InputError("config.method lacks its name.")

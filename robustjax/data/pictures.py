@@ -1,0 +1,42 @@
+"""A user's own pictures, without labels: what PixMix mixes in."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from robustjax.core.check import InputError
+from robustjax.data.image_folder import decode, images_below
+
+MOST_BYTES = 32 << 20  # they become constants of the training step
+
+
+def read_pictures(folder: str, shape: tuple[int, int, int], *, most_bytes: int = MOST_BYTES) -> UInt8[np.ndarray, "n h w c"]:
+    """Reads the pictures of a folder and the folders in it, in the order of their names; the shorter side decides, the middle is kept.
+
+    Args:
+        folder: where they lie.
+        shape: (h, w, 1 or 3) to bring them to.
+        most_bytes: of more pictures than fit, so many are taken as fit, evenly spread over the names.
+
+    Raises:
+        InputError: for a folder that is missing or empty, or holds pictures that cannot be decoded.
+    """
+    root = Path(folder).expanduser().absolute()
+    if not root.is_dir():
+        raise InputError(f"no mixing pictures: there is no folder {root}.")
+    names = images_below(root, root)
+    if not names:
+        raise InputError(f"no mixing pictures: {root} holds no images.")
+    most = max(1, most_bytes // int(np.prod(shape)))
+    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))]
+
+    def read(name: str) -> np.ndarray:
+        try:
+            return decode((root / name).read_bytes(), shape=shape, resize="shorter_crop")
+        except (OSError, ValueError) as error:
+            raise InputError(f"the mixing picture {root / name} cannot be decoded ({' '.join(str(error).split())}); remove it.") from error
+
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(read, chosen)))
