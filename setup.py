@@ -40,6 +40,6 @@ setup(
         "tune": ["optuna>=4.0"],
         "notebooks": ["jupyter", "jupytext"],
         # importlib_resources: tensorflow-datasets 4.9.10 needs it to write data sets, and does not ask for it.
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "beartype>=0.22", "ruff>=0.6", "importlib_resources"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "beartype>=0.22", "ruff>=0.6", "importlib_resources", "optuna>=4.0"],
     },
 )

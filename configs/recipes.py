@@ -45,6 +45,8 @@ def augmented(config, name: str):
         raise ValueError(f"unknown augment {name!r} of this configuration; known: {', '.join(AUGMENTATIONS)}.")
     stages, objective = AUGMENTATIONS[name]
     config.augment = (*config.augment, *stages)
+    if "augmix" in stages:
+        config.augment_options.augmix = {"severity": 3.0, "width": 3, "depth": -1, "alpha": 1.0, "all_ops": False}
     if name == "pixmix":
         # folder: of the user's own mixing pictures, in place of `mixers` fractals.
         config.augment_options.pixmix = {"k": 4, "beta": 3.0, "severity": 3.0, "mixers": 10_000, "folder": ""}

@@ -20,7 +20,7 @@ def operations(rng: np.random.Generator) -> list:
         return rng.uniform(0.1, SEVERITY) * most / 10
 
     def signed(most: float) -> float:
-        return level(most) * rng.choice((-1, 1))
+        return level(most) * (-1 if rng.random() > 0.5 else 1)
 
     return [
         ImageOps.autocontrast,

@@ -100,16 +100,22 @@ def cells(benchmark: str, shape: tuple[int, int, int], names: list[str]) -> list
     return [row[start : start + _COLUMNS] for start in range(0, len(row), _COLUMNS)]
 
 
-def writable(name: str) -> Path:
-    """Returns the path of the sheet, in a folder that is there; refuses forms that pictures cannot have, before anything is drawn."""
+def check_form(name: str) -> None:
+    """Refuses forms that pictures cannot have, before anything is computed."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     from robustjax.core.check import InputError
+
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if Path(name).suffix[1:].lower() not in known:
+        raise InputError(f"--out={name} must end in one of .{', .'.join(known)}; e.g. --out=sheet.png.")
+
+
+def writable(name: str) -> Path:
+    """Returns the path of the sheet, in a folder that is there."""
     from robustjax.io import results
 
-    path, known = Path(name), sorted(FigureCanvasBase.get_supported_filetypes())
-    if path.suffix[1:].lower() not in known:
-        raise InputError(f"--out={name} must end in one of .{', .'.join(known)}; e.g. --out=sheet.png.")
+    path = Path(name)
     with results.writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     return path
@@ -131,6 +137,7 @@ def main() -> None:
     benchmark = _BENCHMARK.value
     if benchmark not in _SIZES:
         raise registry.unknown("benchmark", benchmark, _SIZES)
+    check_form(_OUT.value)
     images = picture("digit" if benchmark == "mnist_c" else _PHOTO.value, _SIZE.value or _SIZES[benchmark])
     if benchmark == "augment":
         partner = picture("flower" if _PHOTO.value == "china" else "china", images.shape[1])

@@ -34,7 +34,10 @@ def variants(name: str):
     elif name.startswith("discriminative/"):
         yield from (f"method={method}" for method in recipes.NOISE_METHODS)
         yield from ("weighting=paper", "method=stability,perturb=spider", "perturb=esp,quick")
-    elif "cifar" in name:
+    if name.split("/")[0] in ("spider", "esp", "baselines"):
+        yield from (f"augment={augment}" for augment in recipes.AUGMENTATIONS)
+        yield "augment=augmix,quick"
+    if name.startswith(("spider/", "esp/", "baselines/")) and "cifar" in name:
         yield from ("model=resnet18", "model=small,quick")
 
 
@@ -45,7 +48,8 @@ def test_configurations_are_plain_and_known(name, text):
     checked = settings.check(config)
     json.dumps(checked)
     method = dict(checked["method"])
-    augment.compose([(stage, checked["augment_options"].get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
+    options = {stage: {k: v for k, v in of.items() if k != "folder"} for stage, of in checked["augment_options"].items()}
+    augment.compose([(stage, options.get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
     objective = dict(checked["objective"])
     if objective["name"] != "classification":
         registry.make(build.OBJECTIVES, objective.pop("name"), **objective)()

@@ -16,8 +16,8 @@ METHODS = {
     "spider": {"tau": 8.0, "xi": 0.4},
     "no_ls": {"tau": 8.0},  # the same perturbation with the hard label
     "std_ls": {"alpha": 0.1},  # standard label smoothing, no perturbation
-    "mixup": {"alpha": 1.0},  # the paper prints no alpha
-    "cutmix": {"alpha": 1.0},
+    "mixup": {"alpha": 1.0, "lam": "example"},  # the paper prints no alpha
+    "cutmix": {"alpha": 1.0, "lam": "example"},
     "none": {},
 }
 

@@ -102,7 +102,8 @@ def _mixed_chains(images: Images, keys: Keys, severity: Array, alpha: Array, *, 
 
 def mixed(images: Images, chains: Float[Array, "b n h w c"], weights: Float[Array, "b n"], share: Float[Array, " b"]) -> Images:
     """Returns (1 - share) images + share sum_i weights_i chains_i, in [0, 1]."""
-    chain = jnp.sum(weights[:, :, None, None, None] * chains, axis=1)
+    # Written out: on CPUs XLA is slow to sum over an axis in the middle.
+    chain = sum(weights[:, i, None, None, None] * chains[:, i] for i in range(chains.shape[1]))
     share = share[:, None, None, None]
     return jnp.clip((1 - share) * images + share * chain, 0, 1)
 

@@ -203,11 +203,11 @@ def deepaugment(
             "none of the layers before the last one has a kernel, a float array of at least two axes; there is nothing to distort."
         )
     partials = tuple(map(functions.as_partial, layers))
-    _check_network(partials, params, images[:1])
+    _check_network(partials, params, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype))
     return _deepaugment(keys, images, partials, list(params), distortions=distortions, places=places, group_size=group_size)
 
 
-def _check_network(layers: Sequence[Any], params: Sequence[Any], images: Array) -> None:
+def _check_network(layers: Sequence[Any], params: Sequence[Any], images: jax.ShapeDtypeStruct) -> None:
     maps = images
     for at, (layer, own) in enumerate(zip(layers, params, strict=True)):
         maps = functions.output_of(layer, own, maps)
@@ -233,7 +233,7 @@ def _deepaugment(
     places: tuple[int, ...],
     group_size: int,
 ) -> Images:
-    count = _most_values(layers, params, images[:1], places)
+    count = _most_values(layers, params, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype), places)
 
     def one(key: Key[Array, ""], images: Images) -> Images:
         draws = _draw(key, len(distortions), len(places), count)
@@ -252,7 +252,7 @@ def _deepaugment(
     return jax.vmap(one)(of_groups, groups).reshape(images.shape)
 
 
-def _most_values(layers: Sequence[Any], params: Sequence[Any], images: Array, places: Sequence[int]) -> int:
+def _most_values(layers: Sequence[Any], params: Sequence[Any], images: jax.ShapeDtypeStruct, places: Sequence[int]) -> int:
     """Returns how many values the largest kernel, or what a layer returns for one image, has."""
     sizes, maps = [], images
     for at, (layer, own) in enumerate(zip(layers, params, strict=True)):

@@ -125,7 +125,7 @@ def multiply(images: Images, others: Images, a: Float[Array, " b"], b: Float[Arr
 def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any = None, pictures: Any = None) -> Images:
     """Returns a mixing picture for each key: one of a set, cut out at a random place and mirrored with probability 1/2.
 
-    Without `pictures` the set is that of `fractals` of fixed keys: a picture is made again where it is drawn, so the set takes no memory
+    The paper cuts only; mirroring is ours. Without `pictures` the set is that of `fractals` of fixed keys: a picture is made again where it is drawn, so the set takes no memory
     and may be large.
 
     Args:
@@ -139,15 +139,23 @@ def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any = Non
     """
     if pictures is None:
         check_whole("mixers, the number of mixing pictures,", count, least=1)
-    elif pictures.ndim != 4 or not len(pictures) or pictures.shape[1:] != enlarged(shape) or pictures.dtype != jnp.uint8:
-        raise InputError(f"pictures must be uint8 (n, {', '.join(map(str, enlarged(shape)))}), got {pictures.dtype} {pictures.shape}.")
+    elif (
+        not hasattr(pictures, "ndim")
+        or pictures.ndim != 4
+        or not len(pictures)
+        or pictures.shape[1:] != enlarged(shape)
+        or pictures.dtype != jnp.uint8
+    ):
+        raise InputError(
+            f"pictures must be uint8 (n, {', '.join(map(str, enlarged(shape)))}), got {jnp.result_type(pictures)} {jnp.shape(pictures)}."
+        )
     else:
         count = len(pictures)
     ids = jax.vmap(lambda key: jax.random.randint(key, (), 0, count, jnp.int32))(rng.stream(keys, 0))
     if pictures is None:
         large = fractals(rng.example_keys(jax.random.key(_SET, impl="threefry2x32"), ids), enlarged(shape))
     else:
-        large = jnp.asarray(pictures)[ids].astype(jnp.float32) / 255
+        large = jax.jit(lambda ids: moved(lambda ids: jnp.asarray(pictures)[ids], ids))(ids).astype(jnp.float32) / 255
     return _cut(keys, large, shape=tuple(shape))
 
 

@@ -308,7 +308,9 @@ def _chain(stages: list[tuple[int, str, Mapping[str, Any], tuple[int, ...]]]) ->
 
 
 def _next(images: Float[Array, "b h w c"], targets: Float[Array, "b k"]) -> Pair:
-    """Returns the partners of a batch."""
+    """Returns the partners of a batch, in which there must be two examples on each device."""
+    if jnp.shape(images)[0] < 2:
+        raise InputError("mixup and cutmix take partners from the batch of a device, and here that is one example; take larger batches.")
     return _rolled(images), _rolled(targets)
 
 

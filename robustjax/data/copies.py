@@ -101,7 +101,10 @@ def extended(dataset: Dataset, folder: str | Path) -> tuple[ExtendedSource, str]
     count = len(dataset.train)
     labels = _array(folder / LABELS, (count,), np.int32)
     copies = [_array(folder / f"{name}.npy", (count, *dataset.image_shape), np.uint8) for name in names]
-    note = f"trained on originals and copies by DeepAugment ({', '.join(names)}; seed {seed})"
+    made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for copy in copies:
+        made.update(np.ascontiguousarray(copy[:16]).tobytes())
+    note = f"trained on originals and copies by DeepAugment ({', '.join(names)}; seed {seed}; digest {made.hexdigest()[:8]})"
     return ExtendedSource(dataset.train, copies, np.asarray(labels)), note
 
 

@@ -28,10 +28,9 @@ def stamps(folder: Path) -> str:
 
 
 def named(provenance: str) -> str:
-    """Returns the digest that a provenance names, as that of a folder of images does, or nothing.
+    """Returns the digests that a provenance or note names, as that of a folder of images does, or nothing.
 
     >>> named("images in roads, 400x500 rgb, stretched, digest 7a551937, 1 broken left out")
     '7a551937'
     """
-    found = re.search(r"\bdigest ([0-9a-f]+)\b", provenance)
-    return found[1] if found else ""
+    return " ".join(re.findall(r"\bdigest ([0-9a-f]+)\b", provenance))

@@ -1,5 +1,7 @@
 """A user's own pictures, without labels: what PixMix mixes in."""
 
+import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,14 +25,7 @@ def read_pictures(folder: str, shape: tuple[int, int, int], *, most_bytes: int =
     Raises:
         InputError: for a folder that is missing or empty, or holds pictures that cannot be decoded.
     """
-    root = Path(folder).expanduser().absolute()
-    if not root.is_dir():
-        raise InputError(f"no mixing pictures: there is no folder {root}.")
-    names = images_below(root, root)
-    if not names:
-        raise InputError(f"no mixing pictures: {root} holds no images.")
-    most = max(1, most_bytes // int(np.prod(shape)))
-    chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))]
+    root, chosen, _ = _chosen(folder, shape, most_bytes)
 
     def read(name: str) -> np.ndarray:
         try:
@@ -40,3 +35,22 @@ def read_pictures(folder: str, shape: tuple[int, int, int], *, most_bytes: int =
 
     with ThreadPoolExecutor() as pool:
         return np.stack(list(pool.map(read, chosen)))
+
+
+def describe(folder: str, shape: tuple[int, int, int]) -> str:
+    """Returns a note on the pictures that `read_pictures` would read: how many of how many, and a digest of their names and sizes."""
+    root, chosen, total = _chosen(folder, shape, MOST_BYTES)
+    digest = hashlib.sha256(b"".join(os.fsencode(f"{name} {(root / name).stat().st_size}\n") for name in chosen)).hexdigest()[:8]
+    return f"PixMix with {len(chosen):,} of {total:,} pictures in {root.name}, digest {digest}"
+
+
+def _chosen(folder: str, shape: tuple[int, int, int], most_bytes: int) -> tuple[Path, list[str], int]:
+    """Returns the folder, the names of the pictures that are taken, and how many there are."""
+    root = Path(folder).expanduser().absolute()
+    if not root.is_dir():
+        raise InputError(f"no mixing pictures: there is no folder {root}.")
+    names = images_below(root, root)
+    if not names:
+        raise InputError(f"no mixing pictures: {root} holds no images.")
+    most = min(max(1, most_bytes // int(np.prod(shape))), len(names))
+    return root, [names[i] for i in np.unique(np.linspace(0, len(names) - 1, most).round().astype(int))], len(names)

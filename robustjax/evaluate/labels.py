@@ -1,5 +1,8 @@
 """How a run was trained, in the words of tables and by the names of reference tables."""
 
+import inspect
+
+from robustjax import augment
 from robustjax.io import results
 
 # Options of adversarial objectives as the papers have them; others are named in a row's label.
@@ -38,14 +41,12 @@ def trained_by(config: dict) -> tuple[str, str]:
     What differs from the papers' settings is in the label, and has another name than those of the papers' tables.
     """
     method = {name: value for name, value in config["method"].items() if name != "name"}
-    parts = [
-        ("augmix", _augmix(config)) if stage == "augmix" else (stage, MIXTURES[stage]) for stage in config["augment"] if stage in MIXTURES
-    ]
+    parts = [_mixture(stage, config) for stage in config["augment"] if stage in MIXTURES]
     parts += [_method(stage, config["augment_options"].get(stage, {}), config) for stage in config["augment"] if stage in PERTURBATIONS]
     if config["method"]["name"] != "none":
         parts.append(_method(config["method"]["name"], method, config))
     if config["data"].get("copies"):
-        parts.insert(1 if parts and parts[0][0] == "augmix" else 0, ("deepaugment", "DeepAugment"))
+        parts.insert(1 if parts and parts[0][0].startswith("augmix") else 0, ("deepaugment", "DeepAugment"))
     name, label = "+".join(name for name, _ in parts) or "none", " + ".join(label for _, label in parts) or "baseline"
     objective = config["objective"]
     if objective["name"] not in ("classification", "augmix_jsd"):
@@ -69,11 +70,18 @@ def _method(name: str, options: dict, config: dict) -> tuple[str, str]:
     return name + ("_otherwise" if otherwise else ""), label
 
 
-def _augmix(config: dict) -> str:
-    objective = config["objective"]
-    usual = {"weight": 12.0, "perturbed": "all"}
-    others = [f"JSD {key} {objective[key]}" for key, value in usual.items() if objective.get(key, value) != value]
-    return ", ".join(["AugMix" if objective["name"] == "augmix_jsd" else "AugMix without JSD", *others])
+def _mixture(stage: str, config: dict) -> tuple[str, str]:
+    """Returns the name and label of a stage that the papers add SPIDER and ESP to; options that are not its defaults are in both."""
+    options = config["augment_options"].get(stage, {})
+    usual = {p.name: p.default for p in inspect.signature(augment.TABLE[stage]).parameters.values()} | {"folder": ""}
+    others = [f"{key} {value}" for key, value in sorted(options.items()) if value != usual.get(key)]
+    label, name, objective = MIXTURES[stage], stage, config["objective"]
+    if stage == "augmix" and objective["name"] == "augmix_jsd":
+        of_loss = {"weight": 12.0, "perturbed": "all"}
+        others += [f"JSD {key} {objective[key]}" for key, value in of_loss.items() if objective.get(key, value) != value]
+    elif stage == "augmix":
+        label, name = "AugMix without JSD", "augmix_nojsd"
+    return name + ("_otherwise" if others else ""), ", ".join([label, *others])
 
 
 def _objective(objective: dict, data: str) -> tuple[str, bool]:

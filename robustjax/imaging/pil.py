@@ -166,11 +166,13 @@ def autocontrast(levels: Levels) -> Levels:
     low, high = levels.min((1, 2), keepdims=True), levels.max((1, 2), keepdims=True)
     spread = jnp.maximum(high - low, 1)
     numerator = (levels - low) * 255
-    mapped = numerator // spread
+    # Floats divide faster than integers; XLA may multiply by a reciprocal instead, so that whole quotients come out one too low.
+    mapped = jnp.floor(numerator.astype(jnp.float32) / spread.astype(jnp.float32)).astype(jnp.int32)
+    mapped = jnp.where(numerator - mapped * spread >= spread, mapped + 1, mapped)
     whole = math.prod(jnp.where(spread % prime == 0, prime, 1) for prime in (3, 5, 17))  # gcd with 255: so many results are whole
     order = jnp.minimum(mapped * whole // 255, _LOST + 1)
     lost = _looked_up(jnp.asarray(_lost_results()).ravel(), low * 256 + high) >> order & 1
-    return jnp.where(high > low, mapped - jnp.where(numerator % spread == 0, lost, 0), levels)
+    return jnp.where(high > low, mapped - jnp.where(mapped * spread == numerator, lost, 0), levels)
 
 
 _LOST = 17  # none of the whole results behind the 17th is ever lost

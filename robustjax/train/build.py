@@ -54,6 +54,8 @@ def build(config: dict) -> Experiment:
     train_ids, validation_ids = train_validation(dataset, config)
     mean, std = _moments(dataset, train_ids)
     dataset, train_ids, notes = _with_copies(dataset, train_ids, config, notes)
+    if folder := config["augment_options"].get("pixmix", {}).get("folder"):
+        notes = (*notes, pictures.describe(folder, enlarged(dataset.image_shape)))
     order = batches.TrainOrder(train_ids, batch_size=config["batch_size"], seed=config["seed"])
     total_steps = config["epochs"] * order.steps_per_epoch
     optimizer_settings = config["optimizer"]
@@ -270,8 +272,8 @@ def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Obj
         return tuple(one(rng.stream(keys, number), images, targets) for one, number in further)
 
     def trial():
-        keys = example_keys(jax.random.key(0), jnp.arange(1))
-        batch = keys, jnp.zeros((1, *dataset.image_shape)), jnp.ones((1, dataset.num_classes)) / dataset.num_classes
+        keys = example_keys(jax.random.key(0), jnp.arange(2))  # two, since some stages take partners
+        batch = keys, jnp.zeros((2, *dataset.image_shape)), jnp.ones((2, dataset.num_classes)) / dataset.num_classes
         return pipeline(*batch), others_of(*batch)
 
     # Nothing is computed; kernels check their options when they are traced.

@@ -75,7 +75,7 @@ def write_copies(
     Raises:
         InputError: for settings that cannot be used, a folder that holds something else, or a network that reconstructs too badly.
     """
-    _check(networks, distortions, steps=steps, lr=lr, batch_size=train_batch_size, crop=crop)
+    _check(networks, distortions, steps=steps, lr=lr, batch_size=train_batch_size, crop=crop, seed=seed)
     config, dataset, notes = build.open_dataset(settings.check(config))
     for note in notes:
         log.say(f"note: {note}")
@@ -117,7 +117,7 @@ def write_copies(
     return Written(len(dataset.train), dataset.provenance, measured, tuple(kept))
 
 
-def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: int, lr: float, batch_size: int, crop: int) -> None:
+def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: Any, lr: float, batch_size: Any, crop: Any, seed: Any) -> None:
     for name in networks:
         if name not in image_to_image.NAMES:
             raise registry.unknown("image-to-image network", name, image_to_image.NAMES)
@@ -128,8 +128,14 @@ def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: int, l
     for name in distortions:
         if name not in ALL:
             raise registry.unknown("distortion", name, ALL)
-    if min(steps, batch_size, crop, len(distortions)) < 1 or lr <= 0:
-        raise InputError("steps, train_batch_size and crop must be at least 1, lr above 0, and there must be at least one distortion.")
+    wholes = (steps, batch_size, crop)
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in wholes) or not 0 < lr < math.inf or not distortions:
+        raise InputError(
+            "steps, train_batch_size and crop must be whole numbers of at least 1, lr finite and above 0, and there must be at least one "
+            "distortion."
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
+        raise InputError(f"seed must be a whole number in [0, 2^32), got {seed!r}.")
 
 
 def _key(seed: int, purpose: str) -> jax.Array:

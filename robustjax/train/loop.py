@@ -111,11 +111,11 @@ def _check_data(experiment: Experiment, trained_on: dict) -> None:
             f"the run was begun with the classes {', '.join(trained_on['class_names'])}, the data have {', '.join(now['class_names'])}; "
             f"give the folder of those data with --config.data.dir, or choose another --workdir."
         )
-    before, after = (digest.named(of["provenance"]) for of in (trained_on, now))
+    before, after = (digest.named(" ".join([of["provenance"], *of.get("notes", ())])) for of in (trained_on, now))
     if before and after and before != after:
         raise InputError(
-            f"the run was begun with {trained_on['provenance']}, the data are now {now['provenance']}: files were added, removed or changed; "
-            f"choose another --workdir."
+            f"the run was begun with {'; '.join([trained_on['provenance'], *trained_on.get('notes', ())])}, the data are now "
+            f"{'; '.join([now['provenance'], *now['notes']])}: files were added, removed or changed; choose another --workdir."
         )
 
 
@@ -188,6 +188,7 @@ def _describe(experiment: Experiment) -> dict:
         "name": dataset.name,
         "provenance": dataset.provenance,
         "class_names": list(dataset.class_names),
+        "notes": list(experiment.notes),
         "train": len(experiment.train_ids),
         "validation": len(experiment.validation_ids),
     }

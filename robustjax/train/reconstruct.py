@@ -60,7 +60,7 @@ def fit(
         The trained params.
 
     Raises:
-        InputError: for a loss that is not finite, or a `state` that is of other settings.
+        InputError: for a loss that is not finite. A `state` of other shapes is set aside; whether its settings are these is the caller's to know.
     """
     current = _State(jnp.zeros((), jnp.int32), network.params, optax.scale_by_adam().init(network.params))
     if state.exists():

@@ -15,7 +15,7 @@ from robustjax.evaluate.labels import trained_by
         (spider.get_config(), "spider", "SPIDER (tau 8, xi 0.4)"),
         (spider.get_config("method=none,augment=pixmix"), "pixmix", "PixMix"),
         (spider.get_config("augment=augmix"), "augmix+spider", "AugMix + SPIDER (tau 8, xi 0.4)"),
-        (spider.get_config("augment=augmix_nojsd,method=mixup"), "augmix+mixup", "AugMix without JSD + Mixup (alpha 1)"),
+        (spider.get_config("augment=augmix_nojsd,method=mixup"), "augmix_nojsd+mixup", "AugMix without JSD + Mixup (alpha 1, lam example)"),
         (esp.get_config("augment=augmix,method=none"), "augmix", "AugMix"),
         (rat.get_config(), "rat_2", "RAT 1st + 2nd (eta 0.2)"),
         (rat.get_config("order=0,awp=on,average=swa"), "trades_awp", "TRADES + AWP + SWA"),
@@ -46,3 +46,21 @@ def test_other_noise_of_the_baseline_has_no_row_either():
     config = discriminative.get_config("method=noisy")
     config.method.std = 0.5
     assert trained_by(config.to_dict()) == ("gaussian_noise_otherwise", "gaussian_noise (std 0.5)")
+
+
+@pytest.mark.parametrize(
+    ("text", "stage", "options", "name", "label"),
+    [
+        ("augment=pixmix,method=none", "pixmix", {"k": 1, "folder": "mine"}, "pixmix_otherwise", "PixMix, folder mine, k 1"),
+        ("augment=augmix,method=none", "augmix", {"severity": 10.0}, "augmix_otherwise", "AugMix, severity 10.0"),
+    ],
+)
+def test_options_of_a_stage_are_named(text, stage, options, name, label):
+    # Kills: another PixMix beside the paper's row.
+    config = spider.get_config(text)
+    for key, value in options.items():
+        config.augment_options[stage][key] = value
+    assert trained_by(config.to_dict()) == (name, label)
+    config = spider.get_config("augment=augmix")
+    config.objective.weight = 0.1
+    assert trained_by(config.to_dict()) == ("augmix_otherwise+spider", "AugMix, JSD weight 0.1 + SPIDER (tau 8, xi 0.4)")

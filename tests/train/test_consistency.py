@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from robustjax import augment, models
-from robustjax.core import example_keys
+from robustjax.core import example_keys, parallel
 from robustjax.core.check import InputError
 from robustjax.core.rng import stream
-from robustjax.train import build, consistency
+from robustjax.train import build, consistency, step
 from robustjax.train.objectives import Given, Network
 from tests import tiny
 
@@ -70,6 +70,25 @@ def test_views_share_what_comes_before_augmix(perturbed):
     if perturbed == "clean":
         augmix = augment.TABLE["augmix"](stream(stream(batch()[0], 1), 2), cropped, batch()[2])[0]
         np.testing.assert_allclose(views[2][0], augmix, atol=1e-6)
+
+
+def test_a_run_shares_crops_and_is_the_same_on_many_devices():
+    # Kills: further views drawn from keys of their own, so that crops differ; partners or statistics of a device's own rows.
+    config = tiny.config(augment=("crop", "augmix"), augment_options={"crop": {"pad": 2}}, objective={"name": "augmix_jsd"})
+    experiment = build.build(config)
+    _, others = build.augmentations(experiment.config, experiment.dataset, experiment.objective)
+    chain = augment.compose_views([("crop", {"pad": 2}), ("augmix", {}), ("none", {})])[2]
+    keys, images, targets = batch()
+    np.testing.assert_array_equal(others(keys, images, targets)[1][0], chain(stream(batch()[0], 0), images, targets)[0])
+    source, found = experiment.dataset.train, []
+    for devices in (1, 8):
+        mesh = parallel.data_mesh(jax.devices()[:devices])
+        function = parallel.data_parallel(step.resident(experiment.step), mesh)
+        data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
+        current = parallel.replicate(build.initial_state(experiment), mesh)
+        found.append(jax.device_get(function(current, data, parallel.shard_rows(experiment.order(0)[:, None], mesh))[0]))
+    for name, value in found[0].params.items():
+        np.testing.assert_allclose(value, found[1].params[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("mixture", ["mixup", "cutmix"])

@@ -1,6 +1,8 @@
 """DeepAugment's copies: written whole after any kill, read back in training, and never across the split."""
 
 import math
+import re
+import shutil
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from robustjax import data
 from robustjax.core import InputError
+from robustjax.data import digest
 from robustjax.io import results
 from robustjax.train import build, copies, loop, reconstruct
 from tests import tiny
@@ -25,12 +28,23 @@ def folder(tmp_path_factory):
     return out
 
 
+def test_other_copies_have_another_digest(folder, tmp_path):
+    # Kills: a run that goes on with copies which were written anew in the same folder.
+    wanted = tiny.config()["data"]
+    dataset = data.make(wanted["name"], **wanted["options"])
+    shutil.copytree(folder, tmp_path / "other")
+    images = np.load(tmp_path / "other" / "edsr.npy")
+    np.save(tmp_path / "other" / "edsr.npy", 255 - images)
+    notes = [data.extended(dataset, where)[1] for where in (folder, tmp_path / "other")]
+    assert digest.named(notes[0]) and digest.named(notes[0]) != digest.named(notes[1])
+
+
 def test_copies_are_of_their_images(folder):
     # Kills: copies that are the originals, of another image, or all of one distortion; labels of another order.
     wanted = tiny.config()["data"]
     dataset = data.make(wanted["name"], **wanted["options"])
     source, note = data.extended(dataset, folder)
-    assert note == "trained on originals and copies by DeepAugment (edsr; seed 0)"
+    assert re.fullmatch(r"trained on originals and copies by DeepAugment \(edsr; seed 0; digest [0-9a-f]{8}\)", note)
     assert len(source) == 2 * N and np.array_equal(source.labels, np.tile(dataset.train.labels, 2))
     ids = np.array([3, N + 3, N, 0, N + 79])
     images, labels = source.fetch(ids)
@@ -83,7 +97,7 @@ def test_training_reads_originals_and_copies_of_its_part_only(folder, tmp_path):
     assert np.array_equal(with_copies.validation_ids, plain.validation_ids) and with_copies.validation_ids.max() < N
     assert with_copies.train_ids.tolist() == [*plain.train_ids, *(plain.train_ids + N)]
     assert not set(with_copies.train_ids % N) & set(plain.validation_ids)
-    assert with_copies.model == plain.model and with_copies.notes == ("trained on originals and copies by DeepAugment (edsr; seed 0)",)
+    assert with_copies.model == plain.model and with_copies.notes[0].startswith("trained on originals and copies by DeepAugment (edsr;")
     summary = loop.train(tiny.config(data__copies=str(folder), epochs=1), tmp_path, quiet=True)
     assert summary.step == 2 * 64 // 16
 
@@ -119,7 +133,7 @@ def test_folders_that_cannot_be_used_are_refused(folder, tmp_path):
         ({"networks": ("cae", "edrs")}, "unknown image-to-image network 'edrs'; did you mean 'edsr'"),
         ({"networks": ("cae", "cae")}, "networks must be one or more of cae, edsr, each once, got cae, cae"),
         ({"distortions": ("flip",)}, "unknown distortion 'flip'"),
-        ({"lr": 0.0}, "lr above 0"),
+        ({"lr": 0.0}, "lr finite and above 0"),
         ({"width": 1}, "width of an image-to-image network must be .* at least 4, got 1"),
     ],
 )
