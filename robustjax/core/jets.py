@@ -91,7 +91,7 @@ def _differentiate(equation: Any, inputs: list[_Jet]) -> list[_Jet]:
         at = dict(zip(moving, moved, strict=True))
         return _bind(equation, *(at.get(i, jet.value) for i, jet in enumerate(inputs)))
 
-    def first(moved: list[Array], bent: list[Array]) -> tuple[list[Array], list[Array]]:
+    def first(moved: list[Array], bent: list[Array]) -> tuple[list[Array], list]:  # derivatives of integers are of no JAX type
         along = firsts | dict(zip(curved, bent, strict=True))
         return jax.jvp(value, (moved,), ([along[i] for i in moving],))
 

@@ -39,6 +39,14 @@ STATIC = {"pad", "size", "mixers"}
 PARTNERS = {"mixup", "cutmix"}  # take other examples of the batch
 EVERY = pytest.mark.parametrize("name", augment.TABLE)
 INDEPENDENT = pytest.mark.parametrize("name", [name for name in augment.TABLE if name not in PARTNERS])
+# Their programs take long to compile: most of their laws are of the slow half, and so is how entries like others compose.
+LONG = {"augmix", "pixmix"}
+LIKE_OTHERS = {"crop", "flip", "no_ls", "l2_sphere", "l2_ball", "gaussian_noise", "uniform_noise", "color_jitter", "perspective"}
+
+
+def shortly(names, slow=LONG):
+    """Returns the parametrisation by names, those in `slow` marked so."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names])
 
 
 def keys(ids=None):
@@ -89,7 +97,7 @@ def test_shape_dtype_range_and_distributions(name, dtype):
     np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
 
 
-@EVERY
+@shortly(augment.TABLE)
 def test_jit_equals_eager_and_is_traced_once(name):
     # Kills: Python branches on values; options that recompile when they change; state kept between calls.
     images, targets = batch()
@@ -157,7 +165,7 @@ def test_strength_zero_changes_nothing(name):
     np.testing.assert_array_equal(soft, targets)
 
 
-@INDEPENDENT
+@shortly([name for name in augment.TABLE if name not in PARTNERS], LONG | LIKE_OTHERS)
 def test_composes_with_vmap_and_grad(name):
     # Kills: shapes that are only right without another batch axis; gradients that are NaN at faces of the box.
     images, targets = batch()
@@ -169,7 +177,7 @@ def test_composes_with_vmap_and_grad(name):
     assert jnp.isfinite(gradient).all() and jnp.any(gradient != 0)
 
 
-@INDEPENDENT
+@shortly([name for name in augment.TABLE if name not in PARTNERS])
 @pytest.mark.parametrize("check_vma", [False, True])
 def test_eight_devices_equal_one(name, check_vma):
     # Kills: collectives or shapes that assume the whole batch; a loop that starts from constants, which jax's default check refuses.
@@ -180,7 +188,7 @@ def test_eight_devices_equal_one(name, check_vma):
     assert_close(sharded(keys(), images, targets), run(keys(), images, targets))
 
 
-@EVERY
+@shortly(augment.TABLE)
 def test_rows_on_eight_devices_are_taken_as_they_are(name):
     # Kills: images[0], which cannot be cut out of rows that lie on a mesh of the kind jax makes by default.
     images, targets = batch()

@@ -26,6 +26,9 @@ ENTRIES = {
     "wide_resnet": ((8, 8, 3), {"depth": 10, "width": 1, "dropout": 0.3}, 3),
 }
 NAMES = pytest.mark.parametrize("name", ENTRIES)
+# Of blocks that others have too, and long to compile: the slower laws of theirs are of the slow half.
+LONG = {"allconv", "densenet_40_12", "densenet_bc_100_12", "mobilenet_v3_large", "resnet50"}
+SHORTLY = pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in ENTRIES])
 
 
 def make(name, **options):
@@ -79,7 +82,7 @@ def test_output_is_features_head_logits_and_pooled_blocks(name):
     np.testing.assert_allclose(output.logits, expected, rtol=1e-4, atol=1e-5)
 
 
-@NAMES
+@SHORTLY
 def test_evaluation_treats_every_image_by_itself(name):
     # Kills: batch statistics in evaluation mode; a fixed batch size; padding rows that change others; jit unlike eager.
     apply, params, batch_stats = split(name)
@@ -149,7 +152,7 @@ def test_training_gives_finite_gradients_for_all(name):
     assert all(jnp.all(jnp.isfinite(value)) for value in black.values())
 
 
-@NAMES
+@SHORTLY
 def test_rematerialisation_keeps_less_and_changes_no_parameter(name):
     # Kills: a network whose blocks do not pass through Classifier.run; other names or values. (Values: tests/models/test_remat.py.)
     kept, params = [], []
@@ -167,7 +170,7 @@ def test_rematerialisation_keeps_less_and_changes_no_parameter(name):
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
-@NAMES
+@SHORTLY
 def test_bfloat16_is_close_and_keeps_float32_outside(name):
     # Kills: an ignored dtype; parameters, statistics or logits in bfloat16; batch norm whose mixed dtypes raise in training mode.
     apply, params, batch_stats = split(name)

@@ -38,5 +38,5 @@ def test_every_key_is_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "load", load)
     run.evaluate(tmp_path, suite="attacks", quiet=True)
-    run.suites.items("corruptions,sensor,autoattack,thickness", Watched(config, read), (16, 16, 1))
+    run.suites.items("corruptions,sensor,autoattack,thickness,noise", Watched(config, read), (16, 16, 1))
     assert keys(settings.RULES) - read == set()
