@@ -7,8 +7,6 @@ python launch/evaluate.py --workdir=runs/x --suite=corruptions --corrupted_dir=C
 Nothing here is needed for evaluation, which makes the same images as it goes; it is for other programs that want files.
 """
 
-import ast
-
 import entry  # isort: skip
 from absl import flags
 
@@ -36,10 +34,7 @@ def options(given: list[str]) -> dict:
         key, equals, value = one.partition("=")
         if not equals:
             raise InputError(f"--option must be written key=value, e.g. --option=size=224, got {one!r}.")
-        try:
-            found[key] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            found[key] = value
+        found[key] = entry.literal(value)
     return found
 
 

@@ -3,6 +3,7 @@
 Import this before robustjax.
 """
 
+import ast
 import itertools
 import os
 import runpy
@@ -30,6 +31,14 @@ def cache_compilations() -> None:
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "robustjax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def literal(text: str):
+    """Returns what a text says in Python, 224 for "224"; what is no literal is a string."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 def run(main) -> None:

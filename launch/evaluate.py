@@ -11,7 +11,6 @@ python launch/evaluate.py --workdir=runs/spider --suite=thickness,flatness,curva
 python launch/evaluate.py --workdir=runs/rice2020 --torch_checkpoint=rice2020.pt --model=preact_resnet18 --dataset=cifar10 --suite=autoattack --threat=linf:8/255
 """
 
-import ast
 import re
 import shlex
 import sys
@@ -145,10 +144,7 @@ def _named(flag: flags.FlagHolder) -> tuple[str, dict]:
         option, found, value = part.partition("=")
         if not found:
             raise InputError(f"--{flag.name} is a name and options, NAME,option=value,..., got {part!r} in {flag.value!r}.")
-        try:
-            options[option] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[option] = value
+        options[option] = entry.literal(value)
     return name, options
 
 

@@ -127,9 +127,9 @@ def export(
         "frost": sources.frost_origin(sources.photographs_digest(frost_images) if len(frost_images) else ""),
     }
     out = Path(out).expanduser()
-    _check_out(out, about)  # before the lock leaves a file in a folder that is refused
+    results.check_folder(out, MANIFEST, about)  # before the lock leaves a file in a folder that is refused
     with log.lock(out, flag="--out"):
-        _check_out(out, about)
+        results.check_folder(out, MANIFEST, about)
         if not (out / MANIFEST).exists():
             results.write_json(out / MANIFEST, about)
         return _write_all(job, out, names, quiet)
@@ -160,18 +160,6 @@ def _class_folders(dataset: data.Dataset) -> tuple[str, ...]:
 
 def _digest(arrays: Sequence[np.ndarray]) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
-
-
-def _check_out(out: Path, about: dict) -> None:
-    """Refuses a folder that is another set or no set. Hidden files are no matter: a kill leaves a lock and temporary ones."""
-    stored = results.read_json(out / MANIFEST)
-    if stored is None:
-        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
-        if strange:
-            raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
-    elif stored != results.canonical(about):
-        changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != results.canonical(about)[key]]
-        raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")
 
 
 def _write_all(job: _Job, out: Path, names: tuple[str, ...], quiet: bool) -> Exported:

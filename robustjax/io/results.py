@@ -158,3 +158,24 @@ def read(path: str | os.PathLike) -> dict | None:
         return None
     whole = all(isinstance(result.get(field), kind) for field, kind in FIELDS.items())
     return result if whole else None
+
+
+def check_folder(out: Path, manifest: str, about: dict) -> None:
+    """Refuses a folder that is another set or no set. Hidden files are no matter: a kill leaves a lock and temporary ones.
+
+    Args:
+        out: the folder, which need not be there.
+        manifest: name of the file that says what the set is.
+        about: what it must say.
+
+    Raises:
+        InputError: in one line, which names what differs.
+    """
+    stored = read_json(out / manifest)
+    if stored is None:
+        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
+        if strange:
+            raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
+    elif stored != canonical(about):
+        changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != canonical(about)[key]]
+        raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")

@@ -11,7 +11,22 @@ from robustjax.core.types import Keys
 from robustjax.models import initial, layers
 
 
-class BasicBlock(nnx.Module):
+class _Block(nnx.Module):
+    """What blocks share: the shortcut."""
+
+    def join(self, inputs: int, outputs: int, stride: int, *, spec: layers.Spec, rngs: nnx.Rngs) -> None:
+        """Makes the shortcut's 1x1 convolution and batch norm, where shapes differ."""
+        self.projects = inputs != outputs or stride != 1
+        if self.projects:
+            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
+            self.shortcut_bn = layers.BatchNorm(outputs, rngs=rngs)
+
+    def joined(self, x: Array, out: Array) -> Array:
+        """Returns relu(out + shortcut(x))."""
+        return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
+
+
+class BasicBlock(_Block):
     """relu(x + bn(conv(relu(bn(conv(x)))))), with a 1x1 convolution and batch norm on the shortcut where shapes differ."""
 
     expansion = 1
@@ -22,18 +37,15 @@ class BasicBlock(nnx.Module):
         self.bn1 = layers.BatchNorm(outputs, rngs=rngs)
         self.conv2 = layers.conv(outputs, outputs, 3, spec=spec, rngs=rngs)
         self.bn2 = layers.BatchNorm(outputs, rngs=rngs)
-        self.projects = inputs != outputs or stride != 1
-        if self.projects:
-            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
-            self.shortcut_bn = layers.BatchNorm(outputs, rngs=rngs)
+        self.join(inputs, outputs, stride, spec=spec, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
         out = self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x)))))
-        return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
+        return self.joined(x, out)
 
 
-class Bottleneck(nnx.Module):
+class Bottleneck(_Block):
     """relu(x + bn(conv1x1(relu(bn(conv3x3(relu(bn(conv1x1(x))))))))), four times as wide outside as inside.
 
     The 3x3 convolution has the stride; shortcut as in `BasicBlock`.
@@ -49,16 +61,13 @@ class Bottleneck(nnx.Module):
         self.bn2 = layers.BatchNorm(channels, rngs=rngs)
         self.conv3 = layers.conv(channels, outputs, 1, spec=spec, rngs=rngs)
         self.bn3 = layers.BatchNorm(outputs, rngs=rngs)
-        self.projects = inputs != outputs or stride != 1
-        if self.projects:
-            self.shortcut_conv = layers.conv(inputs, outputs, 1, stride=stride, spec=spec, rngs=rngs)
-            self.shortcut_bn = layers.BatchNorm(outputs, rngs=rngs)
+        self.join(inputs, outputs, stride, spec=spec, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """(b, h, w, inputs) -> (b, h / stride, w / stride, outputs)."""
         out = nnx.relu(self.bn2(self.conv2(nnx.relu(self.bn1(self.conv1(x))))))
         out = self.bn3(self.conv3(out))
-        return nnx.relu(out + (self.shortcut_bn(self.shortcut_conv(x)) if self.projects else x))
+        return self.joined(x, out)
 
 
 class ResNet(layers.Classifier):

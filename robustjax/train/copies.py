@@ -97,9 +97,9 @@ def write_copies(
     channels = dataset.image_shape[2]
     fresh = {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in networks}
     out = Path(out).expanduser()
-    _check_out(out, about)  # before the lock leaves a file in a folder that is refused
+    results.check_folder(out, MANIFEST, about)  # before the lock leaves a file in a folder that is refused
     with log.lock(out, flag="--out"), results.writing(out):
-        _check_out(out, about)
+        results.check_folder(out, MANIFEST, about)
         if not (out / MANIFEST).exists():
             results.write_json(out / MANIFEST, about)
         _save_labels(out / LABELS, dataset.train.labels)
@@ -140,18 +140,6 @@ def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: Any, l
 
 def _key(seed: int, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
-
-
-def _check_out(out: Path, about: dict) -> None:
-    """Refuses a folder that is another set or no set. Hidden files are no matter: a kill leaves a lock and temporary ones."""
-    stored = results.read_json(out / MANIFEST)
-    if stored is None:
-        strange = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
-        if strange:
-            raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
-    elif stored != results.canonical(about):
-        changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != results.canonical(about)[key]]
-        raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")
 
 
 def _save_labels(path: Path, labels: np.ndarray) -> None:
