@@ -1,6 +1,7 @@
 """How a run was trained, in the words of tables and by the names of reference tables."""
 
 import inspect
+from collections.abc import Mapping
 
 from robustjax import augment
 from robustjax.io import results
@@ -23,7 +24,7 @@ NOISE: dict[str, dict] = {
 # What goes with the data in the discriminative-loss paper: standard deviation of the noise in training, and the margin.
 STDDEV = {"cifar10": 0.06, "svhn_cropped": 0.15, "image_folder": 40 / 255}
 DELTA_D = {"cifar10": 5.0, "svhn_cropped": 5.0, "image_folder": 3.0}
-MIXTURES = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout"}
+MIXTURES = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout", "deepaugment": "DeepAugment in the step"}
 METHODS = {
     "spider": "SPIDER",
     "esp": "ESP",
@@ -59,7 +60,19 @@ def trained_by(config: dict) -> tuple[str, str]:
         label, name = f"{label} + AWP", f"{name}_awp"
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
         label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
+    if config.get("compute_dtype", "float32") != "float32":
+        label += f", {config['compute_dtype']}"
     return name, label
+
+
+def network_key(model: Mapping) -> str:
+    """Returns what reference tables call a network.
+
+    >>> network_key({"name": "wide_resnet", "options": {"width": 1}}), network_key({"name": "allconv", "options": {}})
+    ('wide_resnet_40_1', 'allconv')
+    """
+    name, options = model["name"], model["options"]
+    return f"{name}_{options.get('depth', 40)}_{options.get('width', 2)}" if name == "wide_resnet" else name
 
 
 def _method(name: str, options: dict, config: dict) -> tuple[str, str]:
@@ -74,6 +87,8 @@ def _mixture(stage: str, config: dict) -> tuple[str, str]:
     """Returns the name and label of a stage that the papers add SPIDER and ESP to; options that are not its defaults are in both."""
     options = config["augment_options"].get(stage, {})
     usual = {p.name: p.default for p in inspect.signature(augment.TABLE[stage]).parameters.values()} | {"folder": ""}
+    if stage == "deepaugment":  # whose networks have no usual place
+        usual |= {"folder": options.get("folder"), "group_size": 8, "distortions": ()}
     others = [f"{key} {value}" for key, value in sorted(options.items()) if value != usual.get(key)]
     label, name, objective = MIXTURES[stage], stage, config["objective"]
     if stage == "augmix" and objective["name"] == "augmix_jsd":
@@ -81,6 +96,8 @@ def _mixture(stage: str, config: dict) -> tuple[str, str]:
         others += [f"JSD {key} {objective[key]}" for key, value in of_loss.items() if objective.get(key, value) != value]
     elif stage == "augmix":
         label, name = "AugMix without JSD", "augmix_nojsd"
+    elif stage == "deepaugment":
+        name = "deepaugment_in_step"
     return name + ("_otherwise" if others else ""), ", ".join([label, *others])
 
 

@@ -74,7 +74,8 @@ def tables(report: Mapping) -> list[tuple[str, list[str], list[list[str]]]]:
             theirs = papers.get(row["method"], {})
             if theirs.keys() & set(names[1:]):
                 heads.append("*the paper's*")
-                columns.append([f"*{_printed(theirs[name])}*" if name in theirs else "" for name in names])
+                known = [(theirs.get(name), theirs.get(f"{name}_std")) for name in names]
+                columns.append(["" if mean is None else f"*{_cell(mean, std)}*" for mean, std in known])
         made.append((f"Accuracy % under {title(kind)}", heads, [list(line) for line in zip(*columns, strict=True)]))
     return made
 
@@ -92,10 +93,6 @@ def footer(row: Mapping) -> list[str]:
 
 def _name(kind: str, level: float) -> str:
     return f"noise/{kind}_{threats.fraction(level).replace('/', '_')}"
-
-
-def _printed(value: float | list[float]) -> str:
-    return _cell(*value) if isinstance(value, list) else _cell(value, None)
 
 
 def _cell(mean: float, std: float | None) -> str:

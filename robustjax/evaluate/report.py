@@ -230,11 +230,20 @@ def _spread(values: list[float]) -> dict:
 
 
 def _paper(table: str, rows: list[dict]) -> dict:
-    """Returns the numbers of a paper's table for the data of these rows."""
+    """Returns the numbers of a paper's table for the data of these rows.
+
+    A table of reference/tables.json has `paper` and `settings`; where needed `rows` (how to read their names), `quoted` (rows that are
+    other papers'), `notes` (where the print is doubtful); and {row: {metric: number, or None where nothing is printed}} for each data
+    set. A row is called as in `labels.trained_by`, after '<network>: ' where networks differ and before ', <option> <value>' where
+    options do. A metric is called as in a report, without '_error' or, under noise, '_accuracy'; '<metric>_std' is printed after a ±.
+    Accuracies and errors are fractions.
+    """
     known = json.loads((resources.files("robustjax") / "reference" / "tables.json").read_text())
     if table not in known:
         raise InputError(f"there is no table {table!r} in reference/tables.json; known: {', '.join(known)}.")
-    return {"paper": known[table]["paper"], "settings": known[table]["settings"], "rows": known[table].get(rows[0]["dataset"], {})}
+    found = known[table]
+    said = {"paper": found["paper"], "settings": found["settings"], "notes": found.get("notes", [])}
+    return {**said, "rows": found.get(rows[0]["dataset"], {})}
 
 
 def write(report: dict, folder: str | Path, *, name: str = "report") -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a step of adversarial training takes, as a table: the JSON of launch/benchmark_adversarial.py."""
+"""What steps of training take, as tables: the JSON of launch/benchmark_adversarial.py and of launch/benchmark_training.py."""
 
 from collections.abc import Callable
 
@@ -24,6 +24,40 @@ def adversarial(report: dict, network: Callable[[dict], str]) -> tuple[list[str]
         for row in found["methods"]
     ]
     return [*_HEADS, *_MEMORY, *(_PEAK if peaks else [])], cells, _lines(report, peaks)
+
+
+def training(report: dict, network: Callable[[dict], str]) -> tuple[list[str], list[list[str]], list[str]]:
+    """Returns how many images a second SPIDER trains on, beside training without it and in bfloat16, and the time of an evaluation.
+
+    Args:
+        report: the JSON.
+        network: returns the name of a network, from its configuration.
+
+    Returns:
+        Heads, cells, and the lines below the table.
+    """
+    heads = ["network", *(f"{name}, images/s" for name in report["training"][0]["images_per_second"])]
+    heads += [f"{name}: times the time (range)" for name in report["training"][0]["times_spider_float32"]]
+    idle = any(found["host_idle"] for found in report["training"])
+    cells = []
+    for found in report["training"]:
+        ranges = found["times_spider_float32_range"]
+        cells.append([f"{network(found['model'])}, batch {found['batch']}", *(f"{n:,.0f}" for n in found["images_per_second"].values())])
+        cells[-1] += [f"{n:.2f} ({ranges[name][0]:.2f} to {ranges[name][1]:.2f})" for name, n in found["times_spider_float32"].items()]
+        cells[-1] += [f"{100 * found['host_idle']['SPIDER float32']:.0f}"] if idle else []
+    measured, where = report["evaluation"], report["environment"]
+    parts = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in measured["seconds"].items())
+    lines = [
+        "Whole training steps with crop and flip, 32x32 images, the fastest of several turns; times the "
+        f"{'processor time' if where['backend'] == 'cpu' else 'time'} of SPIDER in float32, with which the others take turns: median.  ",
+        f"Full evaluation of one checkpoint ({measured['run']}, {measured['n']} test images, {measured['items']} items; clean accuracy "
+        f"{100 * measured['clean_accuracy']:.1f} %; AutoAttack {measured['autoattack']}): {measured['total_seconds']:,.0f} s with compilation, "
+        f"of which {parts}.  ",
+        *(f"{note}  " for note in report["notes"]),
+        f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.  ",
+        f"Command: `{report['command']}`.",
+    ]
+    return [*heads, *(["host idle %"] if idle else [])], cells, lines
 
 
 def _cells(row: dict, paper: dict) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from robustjax.core import threats
 from robustjax.evaluate import geometry_tables, noise_tables, robustness, step_tables
+from robustjax.evaluate.labels import network_key
 from robustjax.evaluate.suites import SENSOR
 
 _VALIDATION = {"clean": "clean images", "cbar": "images under C-bar", "all": "images under all of C-bar"}
@@ -14,8 +15,8 @@ def markdown(report: dict, *, details: bool = False) -> str:
     """Returns a report as Markdown.
 
     Args:
-        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py, benchmark_attacks.py or
-            benchmark_adversarial.py.
+        report: from report.collect, or its JSON; or the JSON of launch/benchmark_corruptions.py, benchmark_attacks.py,
+            benchmark_adversarial.py or benchmark_training.py.
         details: add a table for each benchmark by corruption, by severity, and for each row by both.
     """
     if "sizes" in report:
@@ -24,6 +25,9 @@ def markdown(report: dict, *, details: bool = False) -> str:
         return "\n".join(_attack_seconds(report)) + "\n"
     if "pgd_steps" in report:
         heads, cells, lines = step_tables.adversarial(report, network)
+        return "\n".join([*_table(heads, cells), "", *lines]) + "\n"
+    if "training" in report:
+        heads, cells, lines = step_tables.training(report, network)
         return "\n".join([*_table(heads, cells), "", *lines]) + "\n"
     rows = report["rows"]
     shown = _columns(rows[0]["metrics"])
@@ -34,10 +38,9 @@ def markdown(report: dict, *, details: bool = False) -> str:
     papers = (report["reference"] or {}).get("rows", {})
     for row in rows:
         cells.append([row["label"], *(_cell(name, row["metrics"][name]) for name in shown)])
-        theirs = papers.get(row["method"])
+        theirs = papers.get(f"{network_key(row['model'])}: {row['method']}", papers.get(row["method"]))
         if theirs:
-            known = [theirs.get(name.removesuffix("_error")) for name in shown]
-            cells.append(["*the paper's*", *("" if x is None else f"*{_percent(x)}*" for x in known)])
+            cells.append(["*the paper's*", *(_printed(theirs, name) for name in shown)])
     lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
     lines += [*_stages(rows), *_curves(rows), *_transfers(rows), *_levels(report), "", *_footer(report)]
     if details:
@@ -124,6 +127,13 @@ def _cell(name: str, spread: dict) -> str:
     return geometry_tables.cell(spread) if geometry_tables.is_geometry(name) else _spread(spread)
 
 
+def _printed(theirs: dict, name: str) -> str:
+    """Returns a paper's number, if it has this one, with what it prints after a ±."""
+    key = name.removesuffix("_error")
+    mean = theirs.get(key)
+    return "" if mean is None else f"*{_cell(name, {'mean': mean, 'std': theirs.get(f'{key}_std')})}*"
+
+
 def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
     header = list(header)
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -175,7 +185,8 @@ def _footer(report: dict) -> list[str]:
     if report["command"]:
         lines.append(f"Command: `{report['command']}`.")
     if report["reference"]:
-        lines.append(f"The paper's numbers: {report['reference']['paper']}; {report['reference']['settings']}.")
+        theirs = report["reference"]
+        lines.append(" ".join([f"The paper's numbers: {theirs['paper']}; {theirs['settings']}.", *theirs.get("notes", ())]))
     return [line + "  " for line in lines[:-1]] + lines[-1:]
 
 

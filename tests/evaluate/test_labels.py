@@ -17,6 +17,8 @@ from robustjax.evaluate.labels import trained_by
         (spider.get_config("augment=augmix"), "augmix+spider", "AugMix + SPIDER (tau 8, xi 0.4)"),
         (spider.get_config("augment=augmix_nojsd,method=mixup"), "augmix_nojsd+mixup", "AugMix without JSD + Mixup (alpha 1, lam example)"),
         (esp.get_config("augment=augmix,method=none"), "augmix", "AugMix"),
+        (esp.get_config("augment=augmix+deepaugment,method=none"), "augmix+deepaugment", "AugMix + DeepAugment"),
+        (esp.get_config("augment=deepaugment_in_step,method=none"), "deepaugment_in_step", "DeepAugment in the step"),
         (rat.get_config(), "rat_2", "RAT 1st + 2nd (eta 0.2)"),
         (rat.get_config("order=0,awp=on,average=swa"), "trades_awp", "TRADES + AWP + SWA"),
         (discriminative.get_config(), "discriminative", "discriminative loss"),
@@ -42,6 +44,12 @@ def test_another_setting_is_named_and_has_no_row_in_the_papers_table(text, key, 
     assert name.endswith("_otherwise") and label.endswith(f", {key.replace('_', ' ')} {value}")
 
 
+def test_a_network_trained_in_bfloat16_says_so():
+    config = spider.get_config()
+    config.compute_dtype = "bfloat16"
+    assert trained_by(config.to_dict())[1] == "SPIDER (tau 8, xi 0.4), bfloat16"
+
+
 def test_other_noise_of_the_baseline_has_no_row_either():
     config = discriminative.get_config("method=noisy")
     config.method.std = 0.5
@@ -53,6 +61,13 @@ def test_other_noise_of_the_baseline_has_no_row_either():
     [
         ("augment=pixmix,method=none", "pixmix", {"k": 1, "folder": "mine"}, "pixmix_otherwise", "PixMix, folder mine, k 1"),
         ("augment=augmix,method=none", "augmix", {"severity": 10.0}, "augmix_otherwise", "AugMix, severity 10.0"),
+        (
+            "augment=deepaugment_in_step,method=none",
+            "deepaugment",
+            {"group_size": 2, "folder": "mine"},
+            "deepaugment_in_step_otherwise",
+            "DeepAugment in the step, group_size 2",
+        ),
     ],
 )
 def test_options_of_a_stage_are_named(text, stage, options, name, label):

@@ -220,13 +220,13 @@ def test_a_table_by_level_beside_the_papers(tmp_path):
         report.collect([one, other])
 
 
-@pytest.mark.parametrize("table", ["discriminative/1", "discriminative/2"])
+@pytest.mark.parametrize("table", ["discriminative/1", "discriminative/2", "discriminative/3"])
 def test_the_papers_numbers_are_under_the_names_of_items(table):
     # Kills: levels that the suite never asks for, in which case nothing would stand beside ours.
     known = json.loads((Path(report.__file__).parents[1] / "reference" / "tables.json").read_text())[table]
-    (data,) = known.keys() - {"paper", "settings"}
+    (data,) = (name for name, value in known.items() if isinstance(value, dict))
     names = {item.name for item in items(data__name=data) if item.options["noise"] == "gaussian"}
     assert len(known[data]) == 5
     for numbers in known[data].values():
-        assert numbers.keys() == names | {"clean_accuracy"}
-        assert all(0.5 < mean < 1 and std < 0.003 for mean, std in (numbers[name] for name in names))
+        assert numbers.keys() == names | {f"{name}_std" for name in names} | {"clean_accuracy"}
+        assert all(0.4 < numbers[name] < 1 and numbers[f"{name}_std"] < 0.013 for name in names)

@@ -39,6 +39,24 @@ def rows_of(text, heading):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
 
 
+def test_the_papers_row_is_that_of_the_network_and_in_its_units(tmp_path):
+    # Kills: the row of another network; a percentage of a thickness; a deviation or a note lost.
+    key = "thickness/label:thickness_0_0.75_per_std_0.2_mean"
+    model = {"name": "wide_resnet", "options": {"depth": 40, "width": 1}}
+    made = report.collect([run_of(tmp_path / "run", "clean", lambda item: 0.25, model=model)], table="spider/8")
+    assert made["reference"]["notes"] and made["reference"]["rows"] == {}  # of the made-up data
+    row, of = made["rows"][0], {"pgd_l2_error": 0.7774, key: 0.5}
+    row["metrics"] |= {name: {"mean": mean, "std": None, "values": [mean]} for name, mean in of.items()}
+    wide = {"clean_accuracy": None, "pgd_l2": 0.9915, "pgd_l2_std": 0.0006, key: 0.1582, f"{key}_std": 0.036}
+    made["reference"]["rows"] = {"none": {"pgd_l2": 0.1}, "allconv: none": {"pgd_l2": 0.2}, "wide_resnet_40_1: none": wide}
+    lines = report.markdown(made).splitlines()
+    assert lines[2] == "| method | clean accuracy % | PGD L2 error % | ECE % | thickness (0, 0.75) |"
+    assert lines[4:6] == ["| baseline | 75.00 | 77.74 | 10.00 | 0.5 |", "| *the paper's* |  | *99.15 ± 0.06* |  | *0.1582 ± 0.036* |"]
+    made["reference"]["rows"].pop("wide_resnet_40_1: none")
+    assert "| *the paper's* |  | *10.00* |  |  |" in report.markdown(made)
+    assert f"; {made['reference']['settings']}. {' '.join(made['reference']['notes'])}" in report.markdown(made)
+
+
 def test_a_folder_without_its_configuration_is_one_line(tmp_path):
     # Kills: an AttributeError of None once everything has been measured.
     folder, found = run_of(tmp_path / "run", "clean", lambda item: 0.1)
