@@ -38,8 +38,11 @@ setup(
         "cuda": ["jax[cuda13]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
         "tune": ["optuna>=4.0"],
-        "notebooks": ["jupyter", "jupytext"],
+        "notebooks": ["jupyter", "jupytext", "nbclient", "ipykernel"],
         # importlib_resources: tensorflow-datasets 4.9.10 needs it to write data sets, and does not ask for it.
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "beartype>=0.22", "ruff>=0.6", "importlib_resources", "optuna>=4.0"],
+        "test": [
+            *("pytest>=8", "pytest-xdist>=3.6", "pytest-timeout>=2.3", "beartype>=0.22", "ruff>=0.6"),
+            *("importlib_resources", "optuna>=4.0", "jupytext>=1.16", "nbformat>=5.10"),
+        ],
     },
 )
