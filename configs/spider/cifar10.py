@@ -5,7 +5,9 @@ Command: python launch/train.py --config=configs/spider/cifar10.py --workdir=run
 Cost: 124,800 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mCE 14.37 ± 0.31 % (baseline 25.57), clean accuracy 94.56 %, PGD errors 23.76 % (L2) and 56.30 % (L-inf): Tables 3 and 4.
 The paper searched tau and xi (Optuna, 30 trials) and does not print what it found: xi = 0.4 makes s(tau) = 0.5 (appendix E.2.1); tau = 8 was chosen here.
-Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none; augment=none|augmix|augmix_nojsd|pixmix|cutout; model=wrn|resnet18|small.
+Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment);
+model=wrn|resnet18|wrn_40_1|densenet|allconv|small.
 """
 
 import functools

@@ -5,7 +5,9 @@ Command: python launch/train.py --config=configs/spider/cifar100.py --workdir=ru
 Cost: 124,800 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mCE 38.62 ± 0.36 % (baseline 52.21), clean accuracy 74.08 %, PGD errors 62.62 % (L2) and 92.76 % (L-inf): Tables 3 and 4.
 The paper searched tau and xi (Optuna, 30 trials) and does not print what it found: xi = 0.49 makes s(tau) = 0.5 (appendix E.2.1); tau = 8 was chosen here.
-Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none; augment=none|augmix|augmix_nojsd|pixmix|cutout; model=wrn|resnet18|small.
+Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment);
+model=wrn|resnet18|wrn_40_1|densenet|allconv|small.
 """
 
 import functools

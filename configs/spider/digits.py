@@ -5,7 +5,8 @@ Command: python launch/train.py --config=configs/spider/digits.py --workdir=runs
 Cost: about ten seconds on two CPU cores.
 Expected: results/quickstart.json.
 The paper searched tau and xi (Optuna, 30 trials) and does not print what it found: ours were chosen on the validation split (results/quickstart_search.json).
-Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none; augment=none|augmix|augmix_nojsd|pixmix|cutout.
+Options behind ':': quick; method=spider|no_ls|std_ls|mixup|cutmix|none;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment).
 """
 
 from configs import common, recipes

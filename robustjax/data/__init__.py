@@ -8,7 +8,8 @@
     images, labels = dataset.train.fetch(order(0))
 
 Images are uint8 (n, h, w, c) here and nowhere else. Sets that fit in memory (`source.resident`) are gathered on the device;
-larger ones come from `train_stream` and `eval_stream`, which yield the same batches. Nothing is ever downloaded.
+larger ones come from `train_stream` and `eval_stream`, which yield the same batches. Sets of images of differing sizes, as ImageNet, are
+opened with size=224 and crop="random_resized", and streamed. Nothing is ever downloaded.
 """
 
 from robustjax.data.batches import TrainOrder, epoch_order, padded

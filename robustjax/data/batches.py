@@ -48,7 +48,7 @@ class TrainOrder:
             raise InputError(
                 f"a batch of {batch_size} is larger than the training split of {len(ids)} examples; lower the batch size to {len(ids)} or less."
             )
-        self.batch_size = int(batch_size)
+        self.batch_size, self.seed = int(batch_size), seed
         self.steps_per_epoch = len(ids) // self.batch_size
         # Four, as a prefetching stream reads around the border of two epochs, or more when they are short.
         self._epoch = functools.lru_cache(maxsize=4)(lambda epoch: epoch_order(ids, seed=seed, epoch=epoch))

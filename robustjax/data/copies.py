@@ -11,13 +11,14 @@ trained on are `ids` of the training part. So no copy of a validation image is t
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int32
 
 from robustjax.core.check import InputError
+from robustjax.data import crops
 from robustjax.data.encoded import RESIDENT_BYTES
 from robustjax.data.source import Dataset, Images, Labels, Source, check_indices
 
@@ -53,13 +54,29 @@ class ExtendedSource(Source):
     def images(self) -> Images:
         return np.concatenate([self._base.images, *self._copies])
 
+    @property
+    def cropped(self) -> bool:
+        return self._base.cropped
+
     def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
+        return self._fetch(indices, lambda origin: self._base.fetch(origin)[0], lambda copies, ids: copies)
+
+    def fetch_train(self, indices: np.ndarray, *, seed: int, step: int) -> tuple[Images, Labels]:
+        if not self.cropped:
+            return self.fetch(indices)
+
+        def cut(copies: Images, ids: np.ndarray) -> list[np.ndarray]:
+            return [crops.cut_array(copy, crops.Draw(seed, step, i)) for copy, i in zip(copies, ids.tolist(), strict=True)]
+
+        return self._fetch(indices, lambda origin: self._base.fetch_train(origin, seed=seed, step=step)[0], cut)
+
+    def _fetch(self, indices: np.ndarray, originals: Callable, of_copies: Callable) -> tuple[Images, Labels]:
         indices = check_indices(indices, len(self), name="the training split with copies")
         which, origin = np.divmod(indices, len(self._base))
         images = np.empty((len(indices), *self._copies[0].shape[1:]), np.uint8)
         for k in np.unique(which):
             rows = which == k
-            images[rows] = self._copies[k - 1][origin[rows]] if k else self._base.fetch(origin[rows])[0]
+            images[rows] = of_copies(self._copies[k - 1][origin[rows]], indices[rows]) if k else originals(origin[rows])
         return images, self._labels[origin]
 
     def ids(self, originals: np.ndarray) -> Int32[np.ndarray, " m"]:

@@ -14,8 +14,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from robustjax.core.check import InputError
+from robustjax.data import crops
 from robustjax.data.source import ArraySource, Images, Labels, Source, check_indices
 
+Fit = Callable[..., Any]  # (opened image, function that decodes it, draw or None) -> image
 RESIDENT_BYTES = 2 * 10**9
 CHUNK = 512  # records read together: array_record answers 512 at once ten times faster than one by one
 PROBE = 16  # images of each split that are decoded when it is opened
@@ -29,8 +31,9 @@ class EncodedSource(Source):
     Args:
         name: what the split is called in messages.
         shape: (h, w, c) of the images; h and w may be None, then the first image decides.
-        square: bring images to the shape, which is square, see `decode`.
-        resident_bytes: a split of at most so many bytes as uint8 is `resident`.
+        fit: brings images to the shape, see `decode`; None if they have it.
+        cropped: random parts are for training, see Source.cropped; `fit` must then take draws.
+        resident_bytes: a split of at most so many bytes as uint8 is `resident`, unless it is `cropped`.
 
     Raises:
         InputError: if the first images have no label, another size, or cannot be decoded.
@@ -38,12 +41,12 @@ class EncodedSource(Source):
 
     _mend = "bring them to one size with the data set's option size, e.g. 224"
 
-    def __init__(self, *, name: str, shape: tuple, square: bool, resident_bytes: int):
-        self._name, self._square = name, square
+    def __init__(self, *, name: str, shape: tuple, resident_bytes: int, fit: Fit | None = None, cropped: bool = False):
+        self._name, self._fit, self._cropped = name, fit, cropped
         if None in shape:
             shape = (*self._decode(0, self._read(np.arange(1))[0], None).shape[:2], shape[2])
         self.shape: tuple[int, int, int] = tuple(shape)
-        self._resident = len(self) * int(np.prod(shape)) <= resident_bytes
+        self._resident = not cropped and len(self) * int(np.prod(shape)) <= resident_bytes
         self._loaded: ArraySource | None = None
         self.fetch(np.arange(min(PROBE, len(self))))
 
@@ -67,7 +70,13 @@ class EncodedSource(Source):
         return self._resident
 
     @property
+    def cropped(self) -> bool:
+        return self._cropped
+
+    @property
     def images(self) -> Images:
+        if self._cropped:
+            raise InputError(f"{self._name} is cropped anew at every training step, so it has no images to keep; stream it.")
         if not self._resident:
             raise InputError(
                 f"{self._name} has {len(self)} images of {self.shape}, too large for memory by resident_bytes; stream it, or raise resident_bytes."
@@ -83,11 +92,17 @@ class EncodedSource(Source):
     def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
         if self._loaded is not None:
             return self._loaded.fetch(indices)
+        return self._fetch(indices, lambda index: None)
+
+    def fetch_train(self, indices: np.ndarray, *, seed: int, step: int) -> tuple[Images, Labels]:
+        return self._fetch(indices, lambda index: crops.Draw(seed, step, index)) if self._cropped else self.fetch(indices)
+
+    def _fetch(self, indices: np.ndarray, draw: Callable[[int], crops.Draw | None]) -> tuple[Images, Labels]:
         indices = check_indices(indices, len(self), name=self._name)
         records = self._read(indices)
         images = np.empty((len(indices), *self.shape), np.uint8)
         for image, index, record in zip(images, indices.tolist(), records, strict=True):
-            image[:] = self._decode(index, record, self.shape)
+            image[:] = self._decode(index, record, self.shape, draw(index))
         return images, self._labels_of(indices, records)
 
     def is_jpeg(self) -> bool:
@@ -111,10 +126,11 @@ class EncodedSource(Source):
         chunks = [np.arange(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
         return np.concatenate([read(chunk) for chunk in tracked(chunks, f"Reading {what} of {self._name}")])
 
-    def _decode(self, index: int, record: Any, shape: tuple[int, int, int] | None) -> UInt8[np.ndarray, "h w c"]:
+    def _decode(
+        self, index: int, record: Any, shape: tuple[int, int, int] | None, draw: crops.Draw | None = None
+    ) -> UInt8[np.ndarray, "h w c"]:
         try:
-            size = shape[0] if shape and self._square else 0
-            image = decode(self._encoded(record), channels=1 if shape and shape[2] == 1 else 3, size=size)
+            image = decode(self._encoded(record), channels=1 if shape and shape[2] == 1 else 3, fit=self._fit, draw=draw)
         except Exception as error:
             raise InputError(f"{self._called(index)} cannot be decoded: {one_line(error)}.") from error
         if shape and image.shape != shape:
@@ -128,14 +144,14 @@ class FileSource(EncodedSource):
     Args:
         files: paths.
         labels: a class number for each.
-        name, shape, resident_bytes: see EncodedSource.
+        name, shape, resident_bytes, cropped: see EncodedSource.
     """
 
     _mend = "copy the files again"
 
-    def __init__(self, files: Sequence[Path], labels: Labels, *, name: str, shape: tuple, resident_bytes: int):
+    def __init__(self, files: Sequence[Path], labels: Labels, *, name: str, shape: tuple, resident_bytes: int, cropped: bool = False):
         self._files, self._labels = files, labels
-        super().__init__(name=name, shape=shape, square=False, resident_bytes=resident_bytes)
+        super().__init__(name=name, shape=shape, resident_bytes=resident_bytes, cropped=cropped)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -160,13 +176,14 @@ class FileSource(EncodedSource):
         return self._labels[indices]
 
 
-def decode(encoded: bytes, *, channels: int, size: int = 0) -> UInt8[np.ndarray, "h w c"]:
+def decode(encoded: bytes, *, channels: int, fit: Fit | None = None, draw: crops.Draw | None = None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes a JPEG, PNG or BMP image to 1 or 3 channels; grey is repeated where 3 are asked for.
 
     Args:
         encoded: the file's contents.
         channels: 1 or 3.
-        size: if not 0, the shorter side is resized to it (Pillow's bicubic) and the centre cut out.
+        fit: `square` or `crops.cut` with their size given; called with the opened image, a function that decodes it, and the draw.
+        draw: what a random crop follows from; None for the centre.
 
     Raises:
         ValueError: for an image that is damaged, has an alpha channel or more than 8 bits, or is coloured where 1 channel is asked for.
@@ -180,15 +197,19 @@ def decode(encoded: bytes, *, channels: int, size: int = 0) -> UInt8[np.ndarray,
             raise ValueError(
                 f"its colours are {image.mode!r} in Pillow's terms, {channels} channel(s) of 8 bits without transparency are needed"
             )
-        image = image.convert("L" if channels == 1 else "RGB")
-        array = np.asarray(_square(image, size) if size else image)
+
+        def prepare(image: Any) -> Any:
+            return image.convert("L" if channels == 1 else "RGB")
+
+        array = np.asarray(prepare(image) if fit is None else fit(image, prepare, draw))
     return array[..., None] if array.ndim == 2 else array
 
 
-def _square(image: Any, size: int) -> Any:
-    """Resizes the shorter side to `size` and cuts out the centre."""
+def square(image: Any, prepare: Callable[[Any], Any], draw: None, *, size: int) -> Any:
+    """Resizes the shorter side to `size` (Pillow's bicubic) and cuts out the centre."""
     from PIL import Image
 
+    image = prepare(image)
     width, height = (max(size, round(side * size / min(image.size))) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))

@@ -6,11 +6,12 @@
 Classes are numbered in the sorted order of their folders' names. Names that begin with a dot, and files of other kinds, are ignored.
 """
 
+import functools
 import hashlib
 import io
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from robustjax.core.check import InputError
+from robustjax.data import crops
 from robustjax.data.encoded import CHUNK, RESIDENT_BYTES, FileSource, one_line, tracked
 from robustjax.data.source import ArraySource, Dataset, Images, Labels, check_indices
 
@@ -28,6 +30,8 @@ TEST_SHARE = 0.2
 _SPLITS = ("train", "training", "test", "testing", "val", "valid", "validation")
 LARGEST = 16_384  # pixels on a side
 SHOWN = 3  # how many names a message lists
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
+_KEPT = {"stretch": "stretched", "shorter_crop": "shorter side and centre", "random_resized": "random parts and centres"}
 _CHOICES = {"resize": ("stretch", "shorter_crop"), "colour": ("rgb", "grey"), "broken": ("refuse", "skip")}
 
 
@@ -36,6 +40,7 @@ def image_folder(
     dir: str = "",
     size: Any = None,
     resize: str = "stretch",
+    crop: Any = "none",
     colour: str = "rgb",
     test_share: Any = None,
     test_seed: int = 0,
@@ -52,6 +57,8 @@ def image_folder(
         size: (height, width) in pixels to bring every image to; one number for a square.
         resize: 'stretch' changes the ratio of the sides; 'shorter_crop' keeps it, and cuts off what is left over on both ends of
             the longer side.
+        crop: 'none', or 'random_resized': random parts of the images for training, centres for validation and testing, as in
+            `tfds.prepared`. `size` is then one number, and `resize` has no say.
         colour: 'rgb' for three channels, 'grey' for one (0.299 R + 0.587 G + 0.114 B).
         test_share: part of each class's files that is for testing where DIR has no train/, in (0, 1); 0.2 if not given. Rounded, but
             a class of two or more files is in both splits. Which files is decided by their names: another file in a class moves one
@@ -67,6 +74,8 @@ def image_folder(
     if isinstance(resident_bytes, bool) or not isinstance(resident_bytes, int) or resident_bytes < 0:
         raise InputError(f"option resident_bytes of image_folder must be a whole number of at least 0, got {resident_bytes!r}.")
     shape = _shape(size, resize=resize, colour=colour, broken=broken)
+    crops.check(crop, size, name="image_folder")
+    resize = resize if crop == "none" else crop
     root, splits = _find(dir, test_share, test_seed)
     classes = tuple(splits["train"])  # sorted by name
     sources, left_out = {}, 0
@@ -74,13 +83,20 @@ def image_folder(
         labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files.get(name, ())) for name in classes])
         paths = [root / file for name in classes for file in files.get(name, ())]
         sources[role] = FolderSource(
-            paths, labels, name=f"the {role} split of {root}", shape=shape, resize=resize, broken=broken, resident_bytes=resident_bytes
+            paths,
+            labels,
+            name=f"the {role} split of {root}",
+            shape=shape,
+            resize=resize,
+            broken=broken,
+            resident_bytes=resident_bytes,
+            cropped=role == "train" and crop != "none",
         )
         left_out += len(paths) - len(sources[role])
         lost = sorted({classes[label] for label in np.setdiff1d(labels, sources[role].labels)})
         if lost:
             raise InputError(f"{root} has no image for {role}ing that can be decoded of {_listed(lost)}; mend them, or remove the class.")
-    how = f"{shape[0]}x{shape[1]} {colour}, {'stretched' if resize == 'stretch' else 'shorter side and centre'}"
+    how = f"{shape[0]}x{shape[1]} {colour}, {_KEPT[resize]}"
     without = f", {left_out} broken left out" if left_out else ""
     provenance = f"images in {root.name}, {how}, digest {_digest(root, splits)}{without}"
     return Dataset("image_folder", provenance, sources["train"], sources["test"], len(classes), shape, classes)
@@ -93,15 +109,27 @@ class FolderSource(FileSource):
         files: paths.
         labels: a class number for each.
         shape: (h, w, c) to bring the images to.
-        resize, broken: see `image_folder`.
-        name, resident_bytes: see EncodedSource.
+        resize: see `decode`.
+        broken: see `image_folder`.
+        name, resident_bytes, cropped: see EncodedSource.
     """
 
-    def __init__(self, files: Sequence[Path], labels: Labels, *, name: str, shape: tuple, resize: str, broken: str, resident_bytes: int):
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Labels,
+        *,
+        name: str,
+        shape: tuple,
+        resize: str,
+        broken: str,
+        resident_bytes: int,
+        cropped: bool = False,
+    ):
         self._files, self._labels, self._name, self.shape, self._resize = files, labels, name, shape, resize
         kept = None
         if broken == "skip":
-            fits = len(files) * int(np.prod(shape)) <= resident_bytes
+            fits = not cropped and len(files) * int(np.prod(shape)) <= resident_bytes
             kept, wrong = self._all(keep=fits)
             sound = np.setdiff1d(np.arange(len(files)), list(wrong))
             if wrong:
@@ -111,7 +139,7 @@ class FolderSource(FileSource):
             self._files, self._labels = [files[index] for index in sound.tolist()], labels[sound]
             kept = kept[sound] if fits else None
         try:
-            super().__init__(self._files, self._labels, name=name, shape=shape, resident_bytes=resident_bytes)
+            super().__init__(self._files, self._labels, name=name, shape=shape, resident_bytes=resident_bytes, cropped=cropped)
         except InputError:
             if self.resident:  # one of the first images is broken: say of how many this is true
                 self._load()
@@ -119,11 +147,9 @@ class FolderSource(FileSource):
         if kept is not None:
             self._loaded = ArraySource(kept, self._labels, name=name)
 
-    def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
-        if self._loaded is not None:
-            return self._loaded.fetch(indices)
+    def _fetch(self, indices: np.ndarray, draw: Callable[[int], crops.Draw | None]) -> tuple[Images, Labels]:
         indices = check_indices(indices, len(self), name=self._name)
-        images, wrong = self._decoded(indices)
+        images, wrong = self._decoded(indices, draw)
         self._refuse(wrong)
         return images, self._labels[indices]
 
@@ -139,27 +165,26 @@ class FolderSource(FileSource):
         images, wrong = np.zeros((len(self) if keep else 0, *self.shape), np.uint8), {}
         chunks = [np.arange(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
         for chunk in tracked(chunks, f"Reading images of {self._name}"):
-            decoded, found = self._decoded(chunk)
+            decoded, found = self._decoded(chunk, lambda index: None)
             wrong |= found
             if keep:
                 images[chunk] = decoded
         return images, wrong
 
-    def _decoded(self, indices: np.ndarray) -> tuple[Images, dict[int, str]]:
+    def _decoded(self, indices: np.ndarray, draw: Callable[[int], crops.Draw | None]) -> tuple[Images, dict[int, str]]:
         """Returns the images, zeros where a file is broken, and what is wrong with those files, by index."""
         images, wrong = np.zeros((len(indices), *self.shape), np.uint8), {}
 
         def one(place: int) -> None:
             index = int(indices[place])
             try:
-                images[place] = decode(self._files[index].read_bytes(), shape=self.shape, resize=self._resize)
+                images[place] = decode(self._files[index].read_bytes(), shape=self.shape, resize=self._resize, draw=draw(index))
             except MemoryError:
                 raise
             except Exception as error:  # Pillow raises many kinds for damaged files
                 wrong[index] = one_line(error)
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of Python's lock while it decodes and resizes
-            list(pool.map(one, range(len(indices))))
+        list(_pool().map(one, range(len(indices))))
         return images, dict(sorted(wrong.items()))
 
     def _refuse(self, wrong: Mapping[int, str]) -> None:
@@ -173,32 +198,49 @@ class FolderSource(FileSource):
         )
 
 
-def decode(encoded: bytes, *, shape: tuple[int, int, int], resize: str) -> UInt8[np.ndarray, "h w c"]:
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    """Returns the threads that decode, for all sources: Pillow lets go of Python's lock meanwhile, and streams call from many threads."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="image_folder")
+
+
+def decode(encoded: bytes, *, shape: tuple[int, int, int], resize: str, draw: crops.Draw | None = None) -> UInt8[np.ndarray, "h w c"]:
     """Decodes an image of any colours and size to `shape`, see `image_folder`.
 
     Args:
         encoded: the file's contents.
         shape: (h, w, 1 or 3).
-        resize: 'stretch' or 'shorter_crop'.
+        resize: 'stretch', 'shorter_crop', or 'random_resized' with h = w.
+        draw: what the random part follows from; None for the centre.
 
     Raises:
         OSError, ValueError: for an image that is damaged, or whose pixels have no agreed meaning as 8-bit colours (floats).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    height, width, channels = shape
+    def prepare(image: Any) -> Any:
+        return _eight_bits(ImageOps.exif_transpose(image)).convert("L" if shape[2] == 1 else "RGB")
+
     try:
         opened = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise ValueError(f"it is none of {' '.join(FORMATS)}") from error  # Pillow would name an object in memory
     with opened as image:
-        image = _eight_bits(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+        if resize == "random_resized":
+            if image.getexif().get(_ORIENTATION, 1) != 1:  # parts are of the upright image
+                image, prepare = prepare(image), _as_it_is
+            return np.asarray(crops.cut(image, prepare, draw, size=shape[0])).reshape(shape)
+        image, (height, width) = prepare(image), shape[:2]
     box = (0, 0, *image.size)
     if resize == "shorter_crop":
         scale = min(image.width / width, image.height / height)
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
         box = (left, top, left + scale * width, top + scale * height)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=box)).reshape(shape)
+
+
+def _as_it_is(image: Any) -> Any:
+    return image
 
 
 def _eight_bits(image: Any) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from robustjax.core.check import InputError
 from robustjax.data.image_folder import decode, images_below
 
-MOST_BYTES = 32 << 20  # they become constants of the training step
+MOST_BYTES = 256 << 20  # they lie on every device
 
 
 def read_pictures(folder: str, shape: tuple[int, int, int], *, most_bytes: int = MOST_BYTES) -> UInt8[np.ndarray, "n h w c"]:

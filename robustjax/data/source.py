@@ -41,6 +41,15 @@ class Source(abc.ABC):
     def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
         """Returns the images and labels of `indices` (m,), in their order; repetitions are allowed. Safe to call from threads."""
 
+    @property
+    def cropped(self) -> bool:
+        """Whether `fetch_train` cuts a random part out of each image, and `fetch` the centre. Such sources are not resident."""
+        return False
+
+    def fetch_train(self, indices: np.ndarray, *, seed: int, step: int) -> tuple[Images, Labels]:
+        """Returns the examples of a training step, as `fetch`; random parts follow from (seed, step, id) alone."""
+        return self.fetch(indices)
+
 
 class Dataset(NamedTuple):
     """A training and a test split with what their users must know."""

@@ -6,7 +6,7 @@ from jaxtyping import Int32
 from robustjax.core.check import InputError
 
 # What a permutation is for is part of its seed, so that the split of seed 0 says nothing about the epochs of seed 0.
-VALIDATION, EPOCH, DIGITS, SUBSET = 1, 2, 3, 4
+VALIDATION, EPOCH, DIGITS, SUBSET, CROP = 1, 2, 3, 4, 5
 
 
 def permutation(size: int, *, seed: int, purpose: tuple[int, ...]) -> Int32[np.ndarray, " n"]:

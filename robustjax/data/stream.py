@@ -2,8 +2,10 @@
 
 The batches equal those gathered from the same examples in memory: the order comes from `batches`, grain only reads ahead.
 A stream starts at any step at once, as batches are computed from their step number, so that a resumed run skips nothing.
+Random crops follow from (seed, step, id), see `Source.fetch_train`; evaluation has none.
 """
 
+import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -11,7 +13,10 @@ import numpy as np
 from robustjax.core.check import InputError
 from robustjax.core.types import Batch
 from robustjax.data import batches
-from robustjax.data.source import Source
+from robustjax.data.source import Images, Labels, Source
+
+THREADS = max(8, os.cpu_count() or 1)
+PREFETCH = max(16, THREADS)
 
 
 def train_stream(
@@ -20,8 +25,8 @@ def train_stream(
     *,
     start_step: int,
     num_steps: int,
-    threads: int = 8,
-    prefetch: int = 16,
+    threads: int = THREADS,
+    prefetch: int = PREFETCH,
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
@@ -52,11 +57,21 @@ def train_stream(
     def of_place(place: int) -> tuple[np.ndarray, np.ndarray]:
         return order(start_step + place)[rows], everyone[rows]
 
-    return _read_ahead(source, of_place, num_steps, threads=threads, prefetch=prefetch)
+    def fetch(place: int, ids: np.ndarray) -> tuple[Images, Labels]:
+        return source.fetch_train(ids, seed=order.seed, step=start_step + place)
+
+    return _read_ahead(fetch, of_place, num_steps, threads=threads, prefetch=prefetch)
 
 
 def eval_stream(
-    source: Source, ids: np.ndarray, batch_size: int, *, threads: int = 8, prefetch: int = 16, process: int = 0, processes: int = 1
+    source: Source,
+    ids: np.ndarray,
+    batch_size: int,
+    *,
+    threads: int = THREADS,
+    prefetch: int = PREFETCH,
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[Batch]:
     """Streams `ids` once, in order, in batches of one size; padding has mask False (see `batches.padded`).
 
@@ -82,7 +97,7 @@ def eval_stream(
         batch_ids, mask = cut[place]
         return batch_ids[rows], mask[rows]
 
-    return _read_ahead(source, of_place, len(cut), threads=threads, prefetch=prefetch)
+    return _read_ahead(lambda place, ids: source.fetch(ids), of_place, len(cut), threads=threads, prefetch=prefetch)
 
 
 def _rows(batch_size: int, process: int, processes: int) -> slice:
@@ -95,7 +110,12 @@ def _rows(batch_size: int, process: int, processes: int) -> slice:
 
 
 def _read_ahead(
-    source: Source, of_place: Callable[[int], tuple[np.ndarray, np.ndarray]], size: int, *, threads: int, prefetch: int
+    fetch: Callable[[int, np.ndarray], tuple[Images, Labels]],
+    of_place: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    size: int,
+    *,
+    threads: int,
+    prefetch: int,
 ) -> Iterator[Batch]:
     """Yields the batches of places 0 .. size - 1, each fetched whole by one thread: Python's lock makes finer work slower."""
     if threads < 0 or prefetch < 0:
@@ -103,7 +123,7 @@ def _read_ahead(
 
     def read(place: int) -> Batch:
         ids, mask = of_place(place)
-        images, labels = source.fetch(ids)
+        images, labels = fetch(place, ids)
         return Batch(images, labels, ids, mask)
 
     def pipeline() -> Iterator[Batch]:

@@ -5,6 +5,7 @@ decoded by `encoded` and not by tfds, which takes OpenCV where that is installed
 """
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from robustjax.core.check import InputError
-from robustjax.data.encoded import RESIDENT_BYTES, EncodedSource, one_line
+from robustjax.data import crops
+from robustjax.data.encoded import RESIDENT_BYTES, EncodedSource, Fit, one_line, square
 from robustjax.data.source import Dataset, Labels, check_range
 
 
@@ -36,7 +38,15 @@ KNOWN = {
 
 
 def prepared(
-    name: str, /, *, dir: str = "", train: str = "train", test: str = "", size: int = 0, resident_bytes: int = RESIDENT_BYTES
+    name: str,
+    /,
+    *,
+    dir: str = "",
+    train: str = "train",
+    test: str = "",
+    size: Any = 0,
+    crop: Any = "none",
+    resident_bytes: int = RESIDENT_BYTES,
 ) -> Dataset:
     """Opens a prepared set.
 
@@ -47,6 +57,9 @@ def prepared(
         test: test split; if empty 'test', or 'validation' where there is none (and for imagenet2012, whose test labels are secret).
         size: bring every image to size x size pixels: the shorter side resized (Pillow's bicubic), then the centre cut out. 0
             leaves images as they are; they must then all have one size, which ImageNet's do not.
+        crop: 'none', or 'random_resized' as ImageNet is usually trained on: for training a random part of the image (8% to 100% of
+            its area, ratio 3/4 to 4/3) is resized to size x size anew at every step; for validation and testing the shorter side is
+            resized to 8/7 of size (256 for 224) and the centre cut out. By Pillow's bilinear filter; see `crops`.
         resident_bytes: splits of at most so many bytes as uint8 are `resident`; larger ones are read example by example.
 
     Raises:
@@ -54,6 +67,8 @@ def prepared(
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise InputError(f"option size of {name} must be a number of pixels, or 0 to leave images as they are, got {size!r}.")
+    crops.check(crop, size, name=name)
+    fit = functools.partial(square if crop == "none" else crops.cut, size=size) if size else None
     import tensorflow_datasets as tfds  # inside, as it imports for a second
 
     folder = find(name, dir)
@@ -75,7 +90,8 @@ def prepared(
             records,
             name=f"split {split!r} of {folder}",
             shape=(size, size, features["image"].shape[2]) if size else shape,
-            square=bool(size),
+            fit=fit,
+            cropped=role == "train" and crop != "none",
             num_classes=features["label"].num_classes,
             resident_bytes=resident_bytes,
         )
@@ -97,12 +113,22 @@ class TfdsSource(EncodedSource):
     Args:
         records: the split's serialised examples, with len() and __getitems__.
         num_classes: labels run from 0 to num_classes - 1.
-        name, shape, square, resident_bytes: see EncodedSource.
+        name, shape, resident_bytes, fit, cropped: see EncodedSource.
     """
 
-    def __init__(self, records: Sequence[bytes], *, name: str, shape: tuple, square: bool, num_classes: int, resident_bytes: int):
+    def __init__(
+        self,
+        records: Sequence[bytes],
+        *,
+        name: str,
+        shape: tuple,
+        num_classes: int,
+        resident_bytes: int,
+        fit: Fit | None = None,
+        cropped: bool = False,
+    ):
         self._records, self._num_classes, self._name = records, num_classes, name
-        super().__init__(name=name, shape=shape, square=square, resident_bytes=resident_bytes)
+        super().__init__(name=name, shape=shape, resident_bytes=resident_bytes, fit=fit, cropped=cropped)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -144,7 +170,7 @@ class TfdsSource(EncodedSource):
 
 def find(name: str, dir: str) -> Path:
     """Returns the folder of a prepared set (see `prepared`), or says where it looked and how to get it."""
-    root, origin = _root(dir)
+    root, origin = where(dir)
     base, _, version = name.partition(":")
     how = (
         f"Prepare it where TensorFlow is installed: tfds build {base} --file_format=array_record --data_dir={root}; "
@@ -174,7 +200,8 @@ def find(name: str, dir: str) -> Path:
     return root / base / (version or versions[-1])
 
 
-def _root(dir: str) -> tuple[Path, str]:
+def where(dir: str) -> tuple[Path, str]:
+    """Returns the folder of the data sets, and who named it."""
     from_environment = os.environ.get("TFDS_DATA_DIR", "")
     origin = "option dir" if dir else "from TFDS_DATA_DIR" if from_environment else "the default, as neither dir nor TFDS_DATA_DIR is set"
     if "://" in (dir or from_environment):

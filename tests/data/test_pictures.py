@@ -47,7 +47,10 @@ def test_a_run_reads_them(folder):
     pipeline, _ = build.augmentations(experiment.config, experiment.dataset, experiment.objective)
     plain, _ = build.augmentations({**experiment.config, "augment_options": {"pixmix": {"k": 1}}}, experiment.dataset, experiment.objective)
     batch = jnp.full((8, *experiment.dataset.image_shape), 0.5), jnp.ones((8, 3)) / 3
-    first, second = (one(example_keys(jax.random.key(0), jnp.arange(8)), *batch)[0] for one in (pipeline, plain))
+    keys = lambda: example_keys(jax.random.key(0), jnp.arange(8))  # noqa: E731
+    with pytest.raises(InputError, match="the number of mixing pictures, must be a whole number"):
+        pipeline(keys(), *batch)
+    first, second = pipeline(keys(), *batch, arrays=experiment.arrays)[0], plain(keys(), *batch)[0]
     assert float(jnp.abs(first - second).max()) > 0.01
     with pytest.raises(InputError, match="no mixing pictures: there is no folder"):
         build.build(tiny.config(augment=("pixmix",), augment_options={"pixmix": {"folder": "nowhere"}}))

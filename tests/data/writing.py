@@ -98,3 +98,68 @@ def simple(root: Path, name: str = "mnist", *, train: int = 20, test: int = 7, s
         for seed, (split, count) in enumerate({"train": train, options.pop("test_name", "test"): test}.items())
     }
     return write(root, name, splits, shape=shape, **options)
+
+
+def jpeg(height: int, width: int, seed: int = 0, mode: str = "RGB", exif: int = 0) -> bytes:
+    """Returns a JPEG of smooth random colours; `exif` is its orientation, if not 0."""
+    pixels = images(1, (2 + height // 20, 2 + width // 20, 4), seed)[0]
+    pixels = pixels[..., 0] if mode == "L" else pixels[..., : len(mode)]
+    options = Image.Exif()
+    if exif:
+        options[0x0112] = exif
+    buffer = io.BytesIO()
+    image = (
+        Image.fromarray(np.ascontiguousarray(pixels)) if mode != "CMYK" else Image.frombytes(mode, pixels.shape[1::-1], pixels.tobytes())
+    )
+    image.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90, exif=options)
+    return buffer.getvalue()
+
+
+def photographs(count: int, seed: int = 0) -> list[bytes]:
+    """Returns JPEGs of 20 to 60 pixels a side, among them a grey one and a CMYK one."""
+    sides = np.random.default_rng(seed).integers(20, 61, (count, 2)).tolist()
+    return [jpeg(*side, seed=100 * seed + i, mode={1: "L", 2: "CMYK"}.get(i, "RGB")) for i, side in enumerate(sides)]
+
+
+def imagenet_folder(root: Path, wnids: tuple[str, ...], train: list[bytes], val: list[bytes]) -> Path:
+    """Writes ImageNet's tree: <root>/train/<wnid>/<wnid>_<i>.JPEG and <root>/val/<wnid>/; the classes take turns. Returns root."""
+    for split, files in (("train", train), ("val", val)):
+        for i, file in enumerate(files):
+            wnid = wnids[i % len(wnids)]
+            folder = root / split / wnid
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{wnid}_{i:04d}.JPEG").write_bytes(file)
+    return root
+
+
+def imagenet_tfds(root: Path, wnids: tuple[str, ...], train: list[bytes], val: list[bytes]) -> Path:
+    """Writes the same as TFDS's imagenet2012, class by class as the tree is read. Returns root."""
+
+    def split(files: list[bytes]) -> list[bytes]:
+        return [example(file, k) for k in range(len(wnids)) for file in files[k :: len(wnids)]]
+
+    described = {"image": tfds.features.Image(shape=(None, None, 3)), "label": tfds.features.ClassLabel(names=list(wnids))}
+    write(root, "imagenet2012", {"train": split(train), "validation": split(val)}, version="5.1.0", features=described)
+    return root
+
+
+def tiny_imagenet(root: Path, *, train: int = 2, test: int = 1) -> Path:
+    """Writes tiny-imagenet-200 in <root> with so many images of each class, one of them grey, and returns that folder."""
+    root = root / "tiny-imagenet-200"
+    wnids = [f"n{10_000_000 + 37 * i}" for i in range(200)]
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")
+    (root / "words.txt").write_text("".join(f"{wnid}\tthing\n" for wnid in wnids))
+    annotations = []
+    for k, wnid in enumerate(wnids):
+        folder = root / "train" / wnid
+        (folder / "images").mkdir(parents=True)
+        for i in range(train):
+            (folder / "images" / f"{wnid}_{i}.JPEG").write_bytes(jpeg(64, 64, seed=10 * k + i, mode="L" if k == 7 else "RGB"))
+        (folder / f"{wnid}_boxes.txt").write_text("".join(f"{wnid}_{i}.JPEG\t0\t0\t63\t63\n" for i in range(train)))
+        for i in range(test):
+            name = f"val_{200 * i + (73 * k) % 200}.JPEG"  # in another order than the classes
+            (root / "val" / "images" / name).write_bytes(jpeg(64, 64, seed=5000 + k))
+            annotations.append(f"{name}\t{wnid}\t0\t0\t63\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(sorted(annotations)))
+    return root
