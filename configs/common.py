@@ -64,6 +64,8 @@ def base() -> ml_collections.ConfigDict:
     config.objective = ml_collections.ConfigDict(
         {"name": "classification"}
     )  # or 'madry', 'trades', 'rat' with their options, see train.adversarial
+    # l1 * sum |w| + l2 / 2 * sum w^2 over the kernels, added to the loss; see train.objectives.penalized.
+    config.penalty = ml_collections.ConfigDict({"l1": 0.0, "l2": 0.0})
     # Adversarial weight perturbation; gamma 0 for none. loss: 'base' climbs an objective's loss without its Taylor terms, 'full' with them.
     config.awp = ml_collections.ConfigDict({"gamma": 0.0, "warmup_epochs": 0.0, "loss": "base"})
     config.optimizer = ml_collections.ConfigDict(
@@ -177,7 +179,8 @@ def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.
         config.selection.data = "clean"  # the programs of ten corruptions take longer to compile than the whole run
         config.data.limit_train = 512
         config.data.limit_test = 128
-        config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name])
+        stem = {key: config.model.options[key] for key in ("stem",) if key in config.model.options}  # goes with the size of the images
+        config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name] | stem)
         config.schedule.boundaries = tuple(1 for _ in config.schedule.boundaries[:1])
         config.optimizer.swa_epoch = min(config.optimizer.swa_epoch, 1)
         config.awp.warmup_epochs = min(config.awp.warmup_epochs, 1.0)

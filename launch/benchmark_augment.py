@@ -19,6 +19,8 @@ from absl import flags
 _OUT = flags.DEFINE_string("out", "", "File for the numbers; default: print only.")
 _PAIRS = flags.DEFINE_integer("pairs", 7, "How often each pair is measured.", lower_bound=3)
 _STEPS = flags.DEFINE_integer("steps", 3, "Dispatches in one measurement.", lower_bound=1)
+_NAMES = flags.DEFINE_list("names", [], "Steps to measure beside the plain one, of STEPS; default: all.")
+_IMAGES = flags.DEFINE_integer("images", 512, "Images of AugMix beside Pillow.", lower_bound=1)
 _BATCH = flags.DEFINE_integer("batch", 128, "Images in a batch.", lower_bound=1)
 _NETWORK = flags.DEFINE_enum("network", "", ["", "narrow", "wrn"], "narrow: WRN-16-1; wrn: WRN-40-2; default: narrow on a CPU.")
 NETWORKS = {"narrow": {"depth": 16, "width": 1}, "wrn": {"depth": 40, "width": 2}}
@@ -77,9 +79,14 @@ def steps(network: dict) -> list[dict]:
     """Returns what each step takes, beside the plain one, and with SPIDER beside the same without."""
     import jax
 
-    made, rows = {}, []
-    for name in STEPS:
-        made[name] = Step(name, network)
+    from robustjax.core import registry
+
+    for name in _NAMES.value:
+        if name not in STEPS:
+            raise registry.unknown("step", name, STEPS)
+    made, rows = {"plain": Step("plain", network)}, []
+    for name in _NAMES.value or STEPS:
+        made[name] = made.get(name) or Step(name, network)
         found = timing.paired(made["plain"], made[name], _PAIRS.value)
         row = {
             "name": name,
@@ -89,7 +96,7 @@ def steps(network: dict) -> list[dict]:
             "first_call_seconds": made[name].first_seconds,
         }
         base = name.removesuffix("+spider") if name.endswith("+spider") else "plain" if name == "spider" else ""
-        if base:
+        if base in made:
             over = timing.paired(made[base], made[name], _PAIRS.value)
             row |= {"over": base, "times_base": over["ratio_median"], "times_base_range": over["ratio_range"]}
         rows.append(row)
@@ -97,7 +104,7 @@ def steps(network: dict) -> list[dict]:
     return rows
 
 
-def beside_pillow(count: int = 512) -> dict:
+def beside_pillow(count: int) -> dict:
     """Returns images/s of AugMix here, on the CPU, and with Pillow in the same process; both from uint8 to floats of NumPy.
 
     Ours takes all cores that the process may use, Pillow one: the time of the processor stands beside that of the clock.
@@ -154,7 +161,7 @@ def main() -> None:
         "model": {"name": "wide_resnet", "options": NETWORKS[network]},
         "batch": _BATCH.value,
         "steps": steps(NETWORKS[network]),
-        "augmix_beside_pillow": beside_pillow(),
+        "augmix_beside_pillow": beside_pillow(_IMAGES.value),
     }
     if _OUT.value:
         results.write_json(_OUT.value, report)

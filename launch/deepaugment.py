@@ -6,6 +6,9 @@ python launch/train.py --config=configs/baselines/cifar10.py --workdir=runs/deep
 It trains two image-to-image networks on the training images of the configuration, and passes every image through each of them once,
 with a random distortion of the network's weights or signals. Of the configuration only the data are read: its validation images are seen
 by no network, and their copies are trained on by nobody.
+
+With --cae=model_final.state and --edsr=edsr_baseline_x4.pt, the files of the release of Hendrycks et al. (reading them needs torch), the
+published networks take the place of those that are trained here; see robustjax.models.published.
 """
 
 import entry  # isort: skip
@@ -17,6 +20,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _OUT = flags.DEFINE_string("out", None, "Folder of the copies.")
 _NETWORKS = flags.DEFINE_list("networks", ["cae", "edsr"], "Image-to-image networks, a copy of every image with each.")
+_CAE = flags.DEFINE_string("cae", None, "Published weights of DeepAugment's CAE, in place of a 'cae' trained here.")
+_EDSR = flags.DEFINE_string("edsr", None, "Published weights of EDSR's baseline x4, in place of an 'edsr' trained here.")
 _WIDTH = flags.DEFINE_integer("width", 32, "Feature maps of the networks.", lower_bound=4)
 _STEPS = flags.DEFINE_integer("steps", 2000, "Training steps of each network.", lower_bound=1)
 _LR = flags.DEFINE_float("lr", 2e-3, "Their learning rate, which falls to 0.")
@@ -38,6 +43,7 @@ def main() -> None:
         _CONFIG.value.to_dict(),
         _OUT.value,
         networks=_NETWORKS.value,
+        weights={name: path for name, path in {"cae": _CAE.value, "edsr": _EDSR.value}.items() if path},
         width=_WIDTH.value,
         steps=_STEPS.value,
         lr=_LR.value,

@@ -3,7 +3,8 @@
 Command: python launch/train.py --config=configs/baselines/cifar10.py --workdir=runs/baseline_cifar10
 Cost: 124,800 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mCE 25.57 ± 0.45 %, clean accuracy 95.37 %, PGD errors 68.57 % (L2) and 99.52 % (L-inf): SPIDER, Tables 3 and 4.
-Options behind ':': quick; model=wrn|resnet18|small; augment=none|augmix|augmix_nojsd|pixmix|cutout.
+Options behind ':': quick; model=wrn|resnet18|wrn_40_1|densenet|allconv|small;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment).
 """
 
 from configs import common, recipes

@@ -3,7 +3,7 @@
 Command: python launch/train.py --config=configs/baselines/digits.py --workdir=runs/baseline_digits
 Cost: about ten seconds on two CPU cores.
 Expected: results/quickstart.json.
-Options behind ':': quick; augment=none|augmix|augmix_nojsd|pixmix|cutout.
+Options behind ':': quick; augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment).
 """
 
 from configs import common, recipes

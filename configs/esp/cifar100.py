@@ -6,7 +6,9 @@ Cost: 31,200 steps of 128 images; with :model=small minutes on a CPU.
 Expected: mean corruption error 40.28 ± 0.29 % (baseline 52.21): Table 1.
 sigma = tau / 2 and tau close to epsilon as in the paper; xi = 0.326 is its gamma = 50 (`augment.xi_from_ratio`). The paper chose
 epsilon by a grid that it does not print: 4 was chosen here.
-Options behind ':': quick; method=esp|l2_sphere|none; augment=none|augmix|augmix_nojsd|pixmix|cutout; model=wrn|resnet18|small.
+Options behind ':': quick; method=esp|l2_sphere|none;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment);
+model=wrn|resnet18|wrn_40_1|densenet|allconv|small.
 """
 
 import functools

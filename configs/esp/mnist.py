@@ -6,7 +6,8 @@ Cost: 37,500 steps of 128 images.
 Expected: mean error on MNIST-C 6.45 ± 0.02 % (baseline 8.01): Table 1.
 sigma = tau / 2 and tau close to epsilon as in the paper; xi = 0.426 is its gamma = 10 (`augment.xi_from_ratio`). The paper chose
 epsilon by a grid that it does not print: 4 was chosen here.
-Options behind ':': quick; method=esp|l2_sphere|none; augment=none|augmix|augmix_nojsd|pixmix|cutout.
+Options behind ':': quick; method=esp|l2_sphere|none;
+augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment).
 """
 
 from configs import common, recipes

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from robustjax.augment.mixup import check_positive
 from robustjax.augment.rows import moved
@@ -16,6 +16,7 @@ from robustjax.core.types import ArrayLike, Keys, KeysLike
 from robustjax.imaging import pil
 
 Images = Float[Array, "b h w c"]
+Levels = UInt8[Array, "b h w c"]
 
 _LONGEST = 3  # of chains of random length
 _PARTS = 8  # of a batch of operations, see `apply_ops`
@@ -89,15 +90,18 @@ def _mixed_chains(images: Images, keys: Keys, severity: Array, alpha: Array, *, 
     length = jax.vmap(lambda key: jax.random.randint(key, (), 1, _LONGEST + 1, jnp.int32))(rng.stream(of_chains, 0))
     steps = jnp.arange(_LONGEST if depth == -1 else depth, dtype=jnp.int32)
 
-    def one(chains: Images, step: Array) -> tuple[Images, None]:
+    def one(chains: Levels, step: Array) -> tuple[Levels, None]:
         draws = rng.stream(of_chains, 1 + step)
         op_index = pil.sample_op(rng.stream(draws, 0), ops=ops)
         if depth == -1:
             op_index = jnp.where(step < length, op_index, NO_OP)
-        return apply_ops(chains, op_index, pil.sample_level(rng.stream(draws, 1), severity=severity)), None
+        level = pil.sample_level(rng.stream(draws, 1), severity=severity)
+        return apply_to_levels(chains, op_index, level.astype(dtype)), None
 
-    chains, _ = jax.lax.scan(one, jnp.repeat(images, width, axis=0), steps)
-    return mixed(images, chains.reshape(b, width, *images.shape[1:]), weights, share)
+    # Bytes between the operations, which are cheaper to move about than floats.
+    start = pil.to_levels(images).astype(jnp.uint8)
+    chains, _ = jax.lax.scan(one, jnp.repeat(start, width, axis=0), steps)
+    return mixed(images, pil.from_levels(chains, dtype).reshape(b, width, *images.shape[1:]), weights, share)
 
 
 def mixed(images: Images, chains: Float[Array, "b n h w c"], weights: Float[Array, "b n"], share: Float[Array, " b"]) -> Images:
@@ -116,11 +120,21 @@ def apply_ops(images: Images, op_index: Int[Array, " b"], level: Float[Array, " 
         op_index: positions in pil.OPS, or NO_OP, which rounds the image to 1/255 only.
         level: from pil.sample_level.
     """
-    size = -(-len(images) // _PARTS)
+    levels = apply_to_levels(pil.to_levels(images).astype(jnp.uint8), op_index, level.astype(images.dtype))
+    return pil.from_levels(levels, images.dtype)
+
+
+def apply_to_levels(levels: Levels, op_index: Int[Array, " b"], level: Float[Array, " b"]) -> Levels:
+    """Does what `apply_ops` does, to levels 0 .. 255; warps are computed in the dtype of `level`."""
+    size = -(-len(levels) // _PARTS)
     order = jnp.argsort(jnp.asarray(_RANKS)[op_index])
-    parts = [jnp.pad(x[order], ((0, size * _PARTS - len(x)), *((0, 0),) * (x.ndim - 1))) for x in (images, op_index, level)]
-    done = jax.lax.map(lambda part: pil.apply_op(*part), tuple(x.reshape(_PARTS, size, *x.shape[1:]) for x in parts))
-    return done.reshape(-1, *images.shape[1:])[jnp.argsort(order)]
+    parts = [jnp.pad(x[order], ((0, size * _PARTS - len(x)), *((0, 0),) * (x.ndim - 1))) for x in (levels, op_index, level)]
+
+    def done(part: tuple[Levels, Array, Array]) -> Levels:
+        return pil.apply_to_levels(part[0].astype(jnp.int32), *part[1:]).astype(jnp.uint8)
+
+    moved_back = jax.lax.map(done, tuple(x.reshape(_PARTS, size, *x.shape[1:]) for x in parts))
+    return moved_back.reshape(-1, *levels.shape[1:])[jnp.argsort(order)]
 
 
 def several(keys: Keys, count: int) -> Key[Array, " n"]:

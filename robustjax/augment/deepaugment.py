@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from robustjax.augment.rows import moved
 from robustjax.core import check, functions, numerics, registry, rng
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, KeysLike
@@ -167,8 +168,9 @@ def deepaugment(
     Args:
         keys: one PRNG key for each image.
         images: float (b, h, w, c) in [0, 1].
-        layers: functions (params, maps (b, h, w, c)) -> maps, that treat images singly; see models.image_to_image. Functions without
-            state that outlive the call reuse compiled programs.
+        layers: functions (params, maps (b, h, w, c)) -> maps, that treat images singly; see models.image_to_image. A layer may return
+            (maps, others), which the next one gets: others are carried along and not distorted. Functions without state that outlive
+            the call reuse compiled programs.
         params: a pytree of arrays for each layer. The last axis of its float arrays is that of the layer's outputs, those with more than
             one axis are kernels. Layers without kernels are not distorted.
         distortions: names from `ALL`, which are equally probable.
@@ -211,9 +213,11 @@ def _check_network(layers: Sequence[Any], params: Sequence[Any], images: jax.Sha
     maps = images
     for at, (layer, own) in enumerate(zip(layers, params, strict=True)):
         maps = functions.output_of(layer, own, maps)
-        shape, dtype = getattr(maps, "shape", None), getattr(maps, "dtype", None)
-        if shape is None or len(shape) != 4 or shape[0] != 1 or not jnp.issubdtype(dtype, jnp.floating):
-            raise InputError(f"layer {at} must return float maps (b, h, w, c), it returns {dtype} {shape} for one image.")
+        # Only the image itself comes out at the end.
+        for part in maps if isinstance(maps, tuple) and at < len(layers) - 1 else (maps,):
+            shape, dtype = getattr(part, "shape", None), getattr(part, "dtype", None)
+            if shape is None or len(shape) != 4 or shape[0] != 1 or not jnp.issubdtype(dtype, jnp.floating):
+                raise InputError(f"layer {at} must return float maps (b, h, w, c), it returns {dtype} {shape} for one image.")
     if maps.shape[1] < images.shape[1] or maps.shape[2] < images.shape[2] or maps.shape[3] != images.shape[3]:
         raise InputError(f"the network returns {maps.shape[1:]} for images {images.shape[1:]}; they must be images of at least that size.")
 
@@ -235,7 +239,7 @@ def _deepaugment(
 ) -> Images:
     count = _most_values(layers, params, jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype), places)
 
-    def one(key: Key[Array, ""], images: Images) -> Images:
+    def one(layers: tuple, params: list, key: Key[Array, ""], images: Images) -> Images:
         draws = _draw(key, len(distortions), len(places), count)
         maps = images
         for at, (layer, own) in enumerate(zip(layers, params, strict=True)):
@@ -244,12 +248,68 @@ def _deepaugment(
                 continue
             here = draws.place == places.index(at)
             acts = {name: here & (draws.kind == i) for i, name in enumerate(distortions)}
-            maps = _changed(SIGNALS, draws, acts, layer(_weights(draws, acts, own), maps))
+            maps = _on_signal(functools.partial(_changed, SIGNALS, draws, acts), layer(_weights(draws, acts, own), maps))
         return jnp.clip(maps[:, : images.shape[1], : images.shape[2]], 0, 1).astype(images.dtype)
 
-    groups = images.reshape(-1, group_size, *images.shape[1:])
-    of_groups = rng.on_data(lambda data: data[::group_size], keys)
-    return jax.vmap(one)(of_groups, groups).reshape(images.shape)
+    def all_groups(images: Images, keys: Key[Array, " b"], layers: tuple, params: list) -> Images:
+        groups = images.reshape(-1, group_size, *images.shape[1:])
+        return jax.vmap(functools.partial(one, layers, params))(_of_groups(keys, group_size), groups).reshape(images.shape)
+
+    return moved(all_groups, images, keys, layers, params)
+
+
+def _of_groups(keys: Key[Array, " b"], group_size: int) -> Key[Array, " n"]:
+    """Returns the first key of each group."""
+    return rng.on_data(lambda data: data[::group_size], keys)
+
+
+def kept_or_distorted(
+    keys: KeysLike,
+    images: ArrayLike,
+    layers: Sequence[Sequence[Callable[[Any, Array], Array]]],
+    params: Sequence[Sequence[Any]],
+    *,
+    distortions: Sequence[str] = ALL,
+    group_size: Any = 1,
+) -> Images:
+    """Leaves each group of images as it is, or passes it through one of several networks: each is equally probable.
+
+    All networks see all images, since which one is wanted is known on the device only.
+
+    Args:
+        keys, images: as in `deepaugment`.
+        layers, params: of each network.
+        distortions, group_size: see `deepaugment`.
+
+    Raises:
+        InputError: as `deepaugment`.
+    """
+    if not layers or len(layers) != len(params):
+        raise InputError(f"layers and params must be those of one network or several, got {len(layers)} and {len(params)}.")
+    options = {"distortions": distortions, "group_size": group_size}
+    images = numerics.lift(check.check_images(images))
+    keys = check.check_keys(keys, images.shape[0])
+    made = [
+        deepaugment(rng.stream(keys, 1 + at), images, *network, **options) for at, network in enumerate(zip(layers, params, strict=True))
+    ]
+    return _one_of(rng.stream(keys, 0), images, made, group_size=group_size)
+
+
+@functools.partial(jax.jit, static_argnames="group_size")
+def _one_of(keys: Key[Array, " b"], images: Images, made: list[Images], *, group_size: int) -> Images:
+    def chosen(images: Images, keys: Key[Array, " b"], made: list[Images]) -> Images:
+        which = jax.vmap(lambda key: jax.random.randint(key, (), 0, 1 + len(made), jnp.int32))(_of_groups(keys, group_size))
+        which = jnp.repeat(which, group_size)[:, None, None, None]
+        for at, other in enumerate(made, 1):
+            images = jnp.where(which == at, other, images)
+        return images
+
+    return moved(chosen, images, keys, made)
+
+
+def _on_signal(change: Callable[[Array], Array], maps: Any) -> Any:
+    """Changes the maps that a layer returns, not what it carries along."""
+    return (change(maps[0]), *maps[1:]) if isinstance(maps, tuple) else change(maps)
 
 
 def _most_values(layers: Sequence[Any], params: Sequence[Any], images: jax.ShapeDtypeStruct, places: Sequence[int]) -> int:
@@ -258,7 +318,7 @@ def _most_values(layers: Sequence[Any], params: Sequence[Any], images: jax.Shape
     for at, (layer, own) in enumerate(zip(layers, params, strict=True)):
         maps = functions.output_of(layer, own, maps)
         if at in places:
-            sizes += [math.prod(maps.shape), *(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(own))]
+            sizes += [math.prod(jax.tree.leaves(maps)[0].shape), *(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(own))]
     return max(sizes)
 
 

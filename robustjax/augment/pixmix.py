@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from robustjax.augment.augmix import NO_OP, apply_ops, check_operable, check_severity, check_whole, several
 from robustjax.augment.basic import random_flip
@@ -132,7 +132,7 @@ def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any = Non
         keys: one PRNG key for each picture.
         shape: (h, w, c), c = 1 or 3.
         count: pictures in the set, at least 1; smaller sets are the beginnings of larger ones. Of `pictures` all are in it.
-        pictures: uint8 (n, *enlarged(shape)), pictures of the user's own; they become part of the compiled program.
+        pictures: uint8 (n, *enlarged(shape)), pictures of the user's own.
 
     Raises:
         InputError: for another count, or pictures of another size.
@@ -155,7 +155,7 @@ def mixing_pictures(keys: Keys, shape: tuple[int, int, int], *, count: Any = Non
     if pictures is None:
         large = fractals(rng.example_keys(jax.random.key(_SET, impl="threefry2x32"), ids), enlarged(shape))
     else:
-        large = jax.jit(lambda ids: moved(lambda ids: jnp.asarray(pictures)[ids], ids))(ids).astype(jnp.float32) / 255
+        large = _picked(ids, jnp.asarray(pictures)).astype(jnp.float32) / 255
     return _cut(keys, large, shape=tuple(shape))
 
 
@@ -168,6 +168,11 @@ def enlarged(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     h, w, c = shape
     margin = max(1, max(h, w) // 16)
     return h + 2 * margin, w + 2 * margin, c
+
+
+@jax.jit
+def _picked(ids: Int[Array, " b"], pictures: UInt8[Array, "n H W c"]) -> UInt8[Array, "b H W c"]:
+    return moved(lambda ids, pictures: pictures[ids], ids, pictures)
 
 
 @functools.partial(jax.jit, static_argnames="shape")

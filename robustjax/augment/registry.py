@@ -4,23 +4,24 @@
     images, targets = stage(keys, images, targets)
 
 `targets` are distributions (b, k), from which stages read the number of classes. Real numbers among the options may be traced.
-Examples do not depend on each other, except in `mixup` and `cutmix`, which take partners from the batch.
+Examples do not depend on each other, except in `mixup` and `cutmix`, which take partners from the batch, and in groups of `deepaugment`.
 """
 
 import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from robustjax.augment import basic, color, geometry, noise
 from robustjax.augment.augmix import augmix
+from robustjax.augment.deepaugment import ALL, kept_or_distorted
 from robustjax.augment.esp import esp
 from robustjax.augment.mixup import cutmix, mixup
+from robustjax.augment.partners import NEXT, Pairing, Partners
 from robustjax.augment.pixmix import mixing_pictures, pixmix
-from robustjax.augment.rows import moved
 from robustjax.augment.smoothing import as_targets, soft_targets
 from robustjax.augment.spider import spider
 from robustjax.core import check, numerics, registry
@@ -143,20 +144,27 @@ def uniform_noise(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, ampl
     return noise.uniform_noise(keys, images, amplitude=amplitude), _targets(targets)
 
 
-def mixup_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
-    """`mixup` of each example with the next one of the device's batch, of the last with the first.
+def mixup_stage(
+    keys: KeysLike, images: ArrayLike, targets: ArrayLike, pairing: Pairing = NEXT, *, alpha: Scalar, lam: str = "example"
+) -> Pair:
+    """`mixup` of each example with its partner: the next one of the batch, or whom `pairing` says.
 
-    Batches are shuffled, so partners are random; which they are depends on the batch and, at its ends, on the number of devices. Softened
-    targets are mixed as well, so it goes before or after SPIDER.
+    Softened targets are mixed as well, so it goes before or after SPIDER.
     """
-    images, targets = none(keys, images, targets)
-    return mixup(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
+    return _mixed(mixup, keys, images, targets, pairing, alpha=alpha, lam=lam)
 
 
-def cutmix_stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scalar, lam: str = "example") -> Pair:
+def cutmix_stage(
+    keys: KeysLike, images: ArrayLike, targets: ArrayLike, pairing: Pairing = NEXT, *, alpha: Scalar, lam: str = "example"
+) -> Pair:
     """`cutmix`, with partners as `mixup_stage` has them."""
+    return _mixed(cutmix, keys, images, targets, pairing, alpha=alpha, lam=lam)
+
+
+def _mixed(mix: Callable, keys: KeysLike, images: ArrayLike, targets: ArrayLike, pairing: Pairing, *, alpha: Scalar, lam: str) -> Pair:
     images, targets = none(keys, images, targets)
-    return cutmix(keys, images, targets, *_next(images, targets), alpha=alpha, lam=lam)
+    keys = pairing.first(check.check_keys(keys)) if lam == "batch" else keys
+    return mix(keys, images, targets, *pairing.partners(images, targets), alpha=alpha, lam=lam)
 
 
 def augmix_stage(
@@ -192,6 +200,30 @@ def pixmix_stage(
     return pixmix(stream(keys, 0), images, pictures, k=k, beta=beta, severity=severity), _targets(targets)
 
 
+def deepaugment_stage(
+    keys: KeysLike,
+    images: ArrayLike,
+    targets: ArrayLike,
+    *,
+    layers: Any,
+    params: Any,
+    distortions: Sequence[str] = ALL,
+    group_size: Any = 1,
+) -> Pair:
+    """`deepaugment` inside the training step: an image stays as it is or passes one of the networks, all equally probable.
+
+    So an epoch sees what it would see on average of originals with a copy by each network, with new distortions each time.
+
+    Args:
+        keys, images, targets: of a stage.
+        layers: the layers of each network.
+        params: their params, of each network.
+        distortions, group_size: see `deepaugment`. A group shares the network, too.
+    """
+    images = kept_or_distorted(keys, images, layers, params, distortions=distortions, group_size=group_size)
+    return images, _targets(targets)
+
+
 TABLE: dict[str, Callable[..., Pair]] = {
     "none": none,
     "crop": crop,
@@ -213,7 +245,10 @@ TABLE: dict[str, Callable[..., Pair]] = {
     "cutmix": cutmix_stage,
     "augmix": augmix_stage,
     "pixmix": pixmix_stage,
+    "deepaugment": deepaugment_stage,
 }
+MIXING = ("mixup", "cutmix")
+"""Entries that take partners from the batch."""
 
 # The options that must all be 0 for an entry to change nothing. Entries that are not listed have no such setting.
 STRENGTH: dict[str, tuple[str, ...]] = {
@@ -240,7 +275,9 @@ def compose(stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Callable[[KeysLi
         stages: pairs (name, options), in the order they act. May be empty.
 
     Returns:
-        A stage without options: (keys, images, targets) -> (images, targets).
+        A stage without options: (keys, images, targets) -> (images, targets). It also takes `arrays`, {name: {option: arrays}}, options
+        that are not known yet or should be no constants of a compiled program; and `partners`, see `augment.partners`, for rows of a batch
+        that is spread over devices.
 
     Raises:
         InputError: for an unknown name or option, with the nearest known one.
@@ -267,7 +304,7 @@ def compose_views(
             ESP do not say how they go with AugMix's three views. Mixup and CutMix act on all, with the same draws.
 
     Returns:
-        `count` stages without options.
+        `count` stages without options, as `compose` returns them.
 
     Raises:
         InputError: as `compose`; where 'augmix' is missing or twice there; for another `perturbed`.
@@ -283,7 +320,7 @@ def compose_views(
         chosen = []
         for place, (name, options) in enumerate(stages):
             # Views of one mixture, or their agreement would mean nothing: the same partners, shares and boxes.
-            shared = place < places[0] or name in ("mixup", "cutmix")
+            shared = place < places[0] or name in MIXING
             if shared or (view > 0 if place == places[0] else acts):
                 chosen.append((place, name, options, () if shared else (view,)))
         return _chain(chosen)
@@ -293,30 +330,27 @@ def compose_views(
 
 def _chain(stages: list[tuple[int, str, Mapping[str, Any], tuple[int, ...]]]) -> Callable[[KeysLike, ArrayLike, ArrayLike], Pair]:
     """Returns stages one after the other, each (its stream, name, options, the stream of this stream)."""
-    made = [(place, registry.make(TABLE, name, kind="augmentation", **options), within) for place, name, options, within in stages]
+    made = [(place, name, registry.make(TABLE, name, kind="augmentation", **options), within) for place, name, options, within in stages]
 
-    def stage(keys: KeysLike, images: ArrayLike, targets: ArrayLike) -> Pair:
+    def stage(
+        keys: KeysLike,
+        images: ArrayLike,
+        targets: ArrayLike,
+        *,
+        arrays: Mapping[str, Mapping[str, Any]] = types.MappingProxyType({}),
+        partners: Partners = lambda place: NEXT,
+    ) -> Pair:
         """Applies the stages one after the other."""
         images, targets = none(keys, images, targets)
         if made:
             check.check_keys(keys, images.shape[0])
-        for place, one, within in made:
-            images, targets = one(functools.reduce(stream, within, stream(keys, place)), images, targets)
+        for place, name, one, within in made:
+            pairing = (partners(place),) if name in MIXING else ()
+            own = functools.reduce(stream, within, stream(keys, place))
+            images, targets = one(own, images, targets, *pairing, **arrays.get(name, {}))
         return images, targets
 
     return stage
-
-
-def _next(images: Float[Array, "b h w c"], targets: Float[Array, "b k"]) -> Pair:
-    """Returns the partners of a batch, in which there must be two examples on each device."""
-    if jnp.shape(images)[0] < 2:
-        raise InputError("mixup and cutmix take partners from the batch of a device, and here that is one example; take larger batches.")
-    return _rolled(images), _rolled(targets)
-
-
-@jax.jit
-def _rolled(rows: Array) -> Array:
-    return moved(lambda rows: jnp.roll(rows, -1, axis=0), rows)
 
 
 def _targets(targets: ArrayLike) -> Float[Array, "b k"]:

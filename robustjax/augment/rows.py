@@ -1,12 +1,13 @@
 """Kernels that move rows of a batch about."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array
 
 
-def moved(kernel: Callable[..., Array], rows: Array, *rest: Array) -> Array:
+def moved(kernel: Callable[..., Array], rows: Array, *rest: Any) -> Array:
     """Returns kernel(rows, *rest), an array of the shape of `rows`; to be called inside jit.
 
     Where rows lie on a mesh of the kind that jax makes by default, sorting, gathering and reshaping them is refused. There the
@@ -15,7 +16,7 @@ def moved(kernel: Callable[..., Array], rows: Array, *rest: Array) -> Array:
     Args:
         kernel: pure; closed over numbers only, no arrays on the mesh.
         rows: images (b, h, w, c), or keys (b,).
-        rest: further arguments.
+        rest: further arguments, trees of arrays.
     """
     sharding = jax.typeof(rows).sharding
     if not sharding.mesh.empty and sharding.mesh.are_all_axes_explicit:

@@ -1,4 +1,4 @@
-"""Files of named weights, read into NumPy arrays: '.pt', '.pth' and '.tar' as torch saves them, '.safetensors', '.npz'.
+"""Files of named weights, read into NumPy arrays: '.pt', '.pth', '.tar' and '.state' as torch saves them, '.safetensors', '.npz'.
 
 torch is imported for its own files only. A safetensors file is the length of its header (8 bytes, little endian), the header (JSON:
 name to dtype, shape and place) and the values; its authors describe it at https://huggingface.co/docs/safetensors.
@@ -18,7 +18,7 @@ import numpy as np
 
 from robustjax.core.check import InputError
 
-SUFFIXES = (".pt", ".pth", ".tar", ".safetensors", ".npz")
+SUFFIXES = (".pt", ".pth", ".tar", ".state", ".safetensors", ".npz")
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "params", "weights")
 """Keys under which training scripts save the weights, beside an optimizer's state and the epoch."""
 

@@ -203,6 +203,16 @@ _INVERTED = {
     r"layers\.(?P<place>\d+)\.shortcut\.0": "blocks.{block}.shortcut_conv",
     r"layers\.(?P<place>\d+)\.shortcut\.1": "blocks.{block}.shortcut_bn",
 }
+# DeepAugment's two networks, see models.published.
+_EDSR = {
+    r"(?P<part>(sub|add)_mean)": "{part}",
+    r"head\.0": "start",
+    r"body\.(?P<place>\d+)\.body\.(?P<part>[02])": "blocks.{block}.{part}",
+    r"body\.\d+": "blocks_end",
+    r"tail\.0\.(?P<part>[02])": "up.{part}",
+    r"tail\.1": "last",
+}
+_CAE = {r"(?P<part>[ed]_(conv|block|up_conv)_[123]\.\d)": "{part}"}
 
 
 def _convs(shapes: Shapes) -> Layers:
@@ -244,5 +254,7 @@ NAMINGS = (
     Naming("AugMix's DenseNet", "dense1.0.conv1.weight", functools.partial(_ruled, rules=_DENSE)),
     Naming("MobileNetV2 for CIFAR", "layers.0.conv3.weight", functools.partial(_ruled, rules=_INVERTED)),
     Naming("torchvision's MobileNetV3", "features.1.block.0.0.weight", _mobilenet_v3),
+    Naming("DeepAugment's compressive autoencoder", "e_conv_1.1.weight", functools.partial(_ruled, rules=_CAE)),
+    Naming("EDSR", "tail.0.0.weight", functools.partial(_ruled, rules=_EDSR)),
     Naming("VGG with batch norm and AugMix's AllConvNet", "features.0.weight", _convs),
 )

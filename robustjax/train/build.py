@@ -10,10 +10,11 @@ import optax
 
 from robustjax import augment, corruptions, data, losses, metrics, models
 from robustjax.augment.pixmix import enlarged
+from robustjax.augment.registry import MIXING
 from robustjax.core import example_keys, registry, rng
 from robustjax.core.check import InputError
 from robustjax.data import batches, pictures, splits
-from robustjax.train import adversarial, augmented, consistency, discriminative, objectives, schedules, settings, state, step
+from robustjax.train import adversarial, augmented, consistency, discriminative, networks, objectives, schedules, settings, state, step
 
 OBJECTIVES = adversarial.TABLE | discriminative.TABLE | consistency.TABLE
 """All objectives but 'classification', by name."""
@@ -35,6 +36,7 @@ class Experiment(NamedTuple):
     optimizer: optax.GradientTransformation
     rate: optax.Schedule
     objective: objectives.Objective
+    arrays: dict  # of the augmentation, {stage: {option: arrays}}: the step takes them, see train.step
     step: Callable  # of one device, see train.step
     total_steps: int
     notes: tuple[str, ...]
@@ -52,10 +54,10 @@ def build(config: dict) -> Experiment:
     config = settings.check(config)
     config, dataset, notes = open_dataset(config)
     train_ids, validation_ids = train_validation(dataset, config)
-    mean, std = _moments(dataset, train_ids)
+    mean, std = _moments(dataset, train_ids, config["model"]["options"])
     dataset, train_ids, notes = _with_copies(dataset, train_ids, config, notes)
-    if folder := config["augment_options"].get("pixmix", {}).get("folder"):
-        notes = (*notes, pictures.describe(folder, enlarged(dataset.image_shape)))
+    loaded = _loaded(config, dataset.image_shape)
+    notes = (*notes, *(stage.note for stage in loaded.values() if stage.note))
     order = batches.TrainOrder(train_ids, batch_size=config["batch_size"], seed=config["seed"])
     total_steps = config["epochs"] * order.steps_per_epoch
     optimizer_settings = config["optimizer"]
@@ -68,9 +70,9 @@ def build(config: dict) -> Experiment:
     description = _model(dataset, mean, std, config)
     apply, params, batch_stats = _split_model(description, dtype=config["compute_dtype"], remat=config["remat"])
     evaluate = _split_model(description, dtype="float32")[0] if config["remat"] or config["compute_dtype"] != "float32" else apply
-    objective = _objective(config, params)
+    objective = objectives.penalized(_objective(config, params), l1=config["penalty"]["l1"], l2=config["penalty"]["l2"])
     awp = config["awp"]
-    augmentation, others_of = augmentations(config, dataset, objective)
+    augmentation, others_of = augmentations(config, dataset, objective, loaded)
     one_device = step.make_step(
         apply,
         augmentation,
@@ -96,6 +98,7 @@ def build(config: dict) -> Experiment:
         optimizer,
         rate,
         objective,
+        {name: stage.arrays for name, stage in loaded.items() if stage.arrays},
         one_device,
         total_steps,
         notes,
@@ -168,13 +171,57 @@ def train_validation(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, n
     return ids[train], ids[validation]
 
 
-def _with_pictures(stage: str, options: dict, shape: tuple[int, int, int]) -> dict:
-    """Returns the options of a stage, with the user's mixing pictures in place of the name of their folder."""
-    if stage != "pixmix" or "folder" not in options:
-        return options
-    options = dict(options)
-    folder = options.pop("folder")
-    return options | {"pictures": pictures.read_pictures(folder, enlarged(shape))} if folder else options
+class _Stage(NamedTuple):
+    """What a stage of the augmentation is given: its options, and what is read from files for it."""
+
+    options: dict
+    arrays: dict
+    note: str = ""
+
+
+def _loaded(config: dict, shape: tuple[int, int, int]) -> dict[str, _Stage]:
+    """Returns what each stage of config.augment is given; a folder that its options name is read."""
+    unused = sorted(set(config["augment_options"]) - set(config["augment"]))
+    if unused:
+        raise InputError(f"config.augment_options names {unused[0]!r}, which is not among config.augment = {tuple(config['augment'])}.")
+    given = {name: config["augment_options"].get(name, {}) for name in config["augment"]}
+    for name, options in given.items():
+        if not isinstance(options, dict):
+            raise InputError(f"config.augment_options.{name} must hold the options of {name!r}, got {options!r}.")
+    return {name: _FOLDERS.get(name, _as_given)(dict(options), shape) for name, options in given.items()}
+
+
+def _as_given(options: dict, shape: tuple[int, int, int]) -> _Stage:
+    return _Stage(options, {})
+
+
+def _with_pictures(options: dict, shape: tuple[int, int, int]) -> _Stage:
+    """The user's mixing pictures, where there is a folder of them."""
+    folder = options.pop("folder", "")
+    if not folder:
+        return _Stage(options, {})
+    found = pictures.read_pictures(folder, enlarged(shape))
+    options["mixers"] = None  # no fractals in their place, if they do not arrive
+    return _Stage(options, {"pictures": found}, pictures.describe(folder, enlarged(shape)))
+
+
+def _with_networks(options: dict, shape: tuple[int, int, int]) -> _Stage:
+    """DeepAugment's networks."""
+    folder = options.pop("folder", "")
+    for name in {"layers", "params"} & set(options):
+        raise registry.unknown("option of the stage 'deepaugment':", name, ("folder", "group_size", "distortions"))
+    if not isinstance(folder, str) or not folder:
+        raise InputError(
+            "the stage 'deepaugment' takes its networks from config.augment_options.deepaugment.folder, a folder of copies that "
+            f"launch/deepaugment.py wrote, got {folder!r}."
+        )
+    found, note = networks.read(folder, channels=shape[2])
+    if not options.get("distortions", ("all",)):
+        del options["distortions"]
+    return _Stage(options | {"layers": tuple(network.layers for network in found)}, {"params": [network.params for network in found]}, note)
+
+
+_FOLDERS: dict[str, Callable[[dict, tuple[int, int, int]], _Stage]] = {"pixmix": _with_pictures, "deepaugment": _with_networks}
 
 
 def _check_evaluation(evaluation: dict, shape: tuple[int, int, int]) -> None:
@@ -226,8 +273,15 @@ def _split_model(description: dict, *, dtype: str, remat: bool = False) -> tuple
         raise InputError(f"config.model = {description['name']!r} cannot be built: {' '.join(str(error).split())}.") from error
 
 
-def _moments(dataset: data.Dataset, train_ids: np.ndarray, *, most: int = 10_000, chunk: int = 500) -> tuple[list[float], list[float]]:
-    """Returns each channel's mean and standard deviation over (at most 10,000 of) the training images, in units of [0, 1]."""
+def _moments(
+    dataset: data.Dataset, train_ids: np.ndarray, options: dict, *, most: int = 10_000, chunk: int = 500
+) -> tuple[list[float], list[float]]:
+    """Returns each channel's mean and standard deviation over (at most 10,000 of) the training images, in units of [0, 1].
+
+    Where the model's options name both, nothing is read: large images take minutes.
+    """
+    if options.get("mean") is not None and options.get("std") is not None:
+        return list(options["mean"]), list(options["std"])
     chosen = train_ids[:: -(-len(train_ids) // most)]
     count, total, squares = 0, 0.0, 0.0
     for start in range(0, len(chosen), chunk):
@@ -240,23 +294,21 @@ def _moments(dataset: data.Dataset, train_ids: np.ndarray, *, most: int = 10_000
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
-def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Objective) -> tuple[Callable, Callable | None]:
+def augmentations(
+    config: dict, dataset: data.Dataset, objective: objectives.Objective, loaded: dict[str, _Stage] | None = None
+) -> tuple[Callable, Callable | None]:
     """Returns the whole pipeline, the stages of config.augment and then the method, and that of the objective's further views.
 
-    Options that cannot be are refused here.
+    Options that cannot be are refused here. `loaded` is what was read from files for the stages, if it was read already.
     """
-    unused = sorted(set(config["augment_options"]) - set(config["augment"]))
-    if unused:
-        raise InputError(f"config.augment_options names {unused[0]!r}, which is not among config.augment = {tuple(config['augment'])}.")
-    for name, options in config["augment_options"].items():
-        if not isinstance(options, dict):
-            raise InputError(f"config.augment_options.{name} must hold the options of {name!r}, got {options!r}.")
-    stages = [(name, _with_pictures(name, config["augment_options"].get(name, {}), dataset.image_shape)) for name in config["augment"]]
+    loaded = _loaded(config, dataset.image_shape) if loaded is None else loaded
+    stages = [(name, loaded[name].options) for name in config["augment"]]
+    arrays = {name: stage.arrays for name, stage in loaded.items()}
     method = dict(config["method"])
     if "name" not in method:
         raise InputError("config.method lacks its name.")
     stages.append((method.pop("name"), method))
-    mixing = [name for name, _ in stages if name in ("mixup", "cutmix")]
+    mixing = [name for name, _ in stages if name in MIXING]
     if mixing and config["objective"]["name"] == "discriminative":
         raise InputError(
             f"the objective 'discriminative' draws every image to its class, and {mixing[0]!r} makes images of two; leave one out."
@@ -268,17 +320,18 @@ def augmentations(config: dict, dataset: data.Dataset, objective: objectives.Obj
         pipeline = augment.compose(stages)
         further = [(pipeline, 2 + view) for view in range(1, objective.views)]
 
-    def others_of(keys, images, targets):
-        return tuple(one(rng.stream(keys, number), images, targets) for one, number in further)
+    def others_of(keys, images, targets, **shared):
+        return tuple(one(rng.stream(keys, number), images, targets, **shared) for one, number in further)
 
-    def trial():
-        keys = example_keys(jax.random.key(0), jnp.arange(2))  # two, since some stages take partners
-        batch = keys, jnp.zeros((2, *dataset.image_shape)), jnp.ones((2, dataset.num_classes)) / dataset.num_classes
-        return pipeline(*batch), others_of(*batch)
+    def trial(arrays):
+        count = config["batch_size"]
+        batch = example_keys(jax.random.key(0), jnp.arange(count)), jnp.zeros((count, *dataset.image_shape))
+        batch = *batch, jnp.ones((count, dataset.num_classes)) / dataset.num_classes
+        return pipeline(*batch, arrays=arrays), others_of(*batch, arrays=arrays)
 
     # Nothing is computed; kernels check their options when they are traced.
     try:
-        jax.eval_shape(trial)
+        jax.eval_shape(trial, arrays)
     except (TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

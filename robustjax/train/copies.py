@@ -6,8 +6,9 @@ that is being trained the state is kept in a hidden file, of copies that are bei
 
 import math
 import os
+import types
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +24,12 @@ from robustjax.core.check import InputError
 from robustjax.data import batches
 from robustjax.data.copies import LABELS, MANIFEST, fingerprint
 from robustjax.io import log, results
-from robustjax.models import image_to_image
+from robustjax.models import image_to_image, published
 from robustjax.train import build, reconstruct, settings
+from robustjax.train.networks import digest, restore, save
 
 _PIXELS = 256 * 32 * 32  # of a batch of copies, unless its size is asked for
+_LARGER = 8  # times fewer of them with the published networks, whose hidden maps are larger
 
 
 class Written(NamedTuple):
@@ -43,6 +46,7 @@ def write_copies(
     out: str | Path,
     *,
     networks: Sequence[str] = image_to_image.NAMES,
+    weights: Mapping[str, str | Path] = types.MappingProxyType({}),
     width: int = 32,
     steps: int = 2000,
     lr: float = 2e-3,
@@ -63,6 +67,7 @@ def write_copies(
         config: whose data are meant, with the keys of configs/common.py; only config['data'] is read, and whether it is quick.
         out: folder of the copies; new, empty, or begun with the same settings.
         networks: names of image_to_image.
+        weights: files of the published weights of some of them, {name: path}; these are the published networks then, and are not trained.
         width: of the networks.
         steps: of their training, each on `train_batch_size` random crops of side `crop`, with learning rates from `lr` down to 0.
         lr, train_batch_size, crop: see there.
@@ -80,6 +85,7 @@ def write_copies(
     for note in notes:
         log.say(f"note: {note}")
     train_ids, held_out = build.train_validation(dataset, config)
+    given = _published(weights, networks, channels=dataset.image_shape[2])
     about = {
         "robustjax": robustjax.__version__,
         "networks": list(networks),
@@ -93,9 +99,11 @@ def write_copies(
         "split": {key: config["data"][key] for key in ("validation", "split_seed", "limit_train")},
         "distortions": list(distortions),
     }
+    if given:
+        about["weights"] = {name: digest(network.params) for name, network in given.items()}
     # Made once before anything is written, so that a width that cannot be is refused.
     channels = dataset.image_shape[2]
-    fresh = {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in networks}
+    fresh = {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in networks} | given
     out = Path(out).expanduser()
     results.check_folder(out, MANIFEST, about)  # before the lock leaves a file in a folder that is refused
     with log.lock(out, flag="--out"), results.writing(out):
@@ -111,10 +119,21 @@ def write_copies(
                     f"the network {name} reconstructs validation images at {measured[name]:.1f} dB only, below {min_psnr:g}; "
                     "train it longer or wider, in a new folder."
                 )
-            size = min(len(dataset.train), batch_size or max(1, _PIXELS // math.prod(dataset.image_shape[:2])))
+            pixels = _PIXELS // (_LARGER if name in given else 1)
+            size = min(len(dataset.train), batch_size or max(1, pixels // math.prod(dataset.image_shape[:2])))
             if not _write(out / f"{name}.npy", name, trained, dataset, about, size, quiet=quiet):
                 kept.append(name)
     return Written(len(dataset.train), dataset.provenance, measured, tuple(kept))
+
+
+def _published(weights: Mapping[str, str | Path], networks: Sequence[str], *, channels: int) -> dict[str, image_to_image.ImageToImage]:
+    """Returns the networks whose published weights are given."""
+    for name in weights:
+        if name not in networks:
+            raise InputError(f"there are weights for {name!r}, which is not among the networks {', '.join(networks)}.")
+    if weights and channels != 3:
+        raise InputError(f"the published networks are for images of three channels, these have {channels}; train networks instead.")
+    return {name: published.load(name, path) for name, path in weights.items()}
 
 
 def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: Any, lr: float, batch_size: Any, crop: Any, seed: Any) -> None:
@@ -163,15 +182,15 @@ def _trained(
     path, state = out / f"{name}.npz", out / f".{name}.state.npz"
     if path.exists():
         state.unlink(missing_ok=True)
-        params, psnr = reconstruct.restore(path, (network.params, np.zeros(())))
-        return network._replace(params=params), float(psnr)
+        return restore(path, network)
     train_ids, held_out = split
     options = {**about["training"], "seed": about["seed"], "title": f"training {name}", "quiet": quiet}
-    params = reconstruct.fit(network, source, train_ids, state=state, **options)
-    trained = network._replace(params=params)
+    trained = network
+    if name not in about.get("weights", {}):
+        trained = network._replace(params=reconstruct.fit(network, source, train_ids, state=state, **options))
     psnr = reconstruct.psnr(trained, source, held_out[:1000], batch_size=min(len(held_out), options["batch_size"]))
-    reconstruct.save(path, (params, np.asarray(psnr)))
-    state.unlink()
+    save(path, trained, psnr)
+    state.unlink(missing_ok=True)
     return trained, psnr
 
 

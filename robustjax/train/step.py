@@ -4,22 +4,26 @@ Randomness is `fold_in(key, step)` and then each example's id, so a run can be r
 the numbers do not depend on the count of devices.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Int, Key, UInt8
+from jaxtyping import Array, Int, Key
 
 from robustjax import losses
+from robustjax.augment.partners import over_devices
 from robustjax.core import rng
 from robustjax.core.parallel import AXIS
 from robustjax.core.types import Batch
 from robustjax.train.objectives import Given, Loss, Network, Objective
 from robustjax.train.state import Sums, TrainState
 
-_WEIGHTS = (1 << 32) - 1  # keys what the step draws for all examples; examples are keyed by their ids, which end far below
+# Key what the step draws for all examples; examples are keyed by their ids, which end far below.
+_WEIGHTS = (1 << 32) - 1
+_PARTNERS = (1 << 32) - 2
 
 
 class WeightPerturbation(NamedTuple):
@@ -42,18 +46,20 @@ def make_step(
     average: Callable | None = None,
     awp: WeightPerturbation = WeightPerturbation(),  # noqa: B008  (immutable)
 ) -> Callable:
-    """Returns step(state, key, batch) -> state for one device of the mesh axis 'data'.
+    """Returns step(state, key, batch, arrays={}) -> state for one device of the mesh axis 'data'.
+
+    `arrays` are those of the augmentation, see augment.compose. Mixup and CutMix take partners from the batch of all devices.
 
     With `awp` the gradient is taken, and the optimiser steps (weight decay included), at the perturbed weights, and the perturbation is
     then taken off again, as in the released code.
 
     Args:
         apply: the model, see models.functional.
-        augment: (keys, images, targets) -> (images, targets).
+        augment: (keys, images, targets, arrays=, partners=) -> (images, targets), as augment.compose returns it.
         objective: see train.objectives.
         optimizer: see train.schedules.
         num_classes: width of the targets.
-        others_of: (keys, images, targets) -> further views, for objectives of several: ((images, targets), ...).
+        others_of: the same of further views, for objectives of several: ((images, targets), ...).
         attacked: what attacks see of the model; None for `apply`.
         average: (step, averaged, current) -> averaged weights, see schedules.averaging; None for none.
         awp: adversarial weight perturbation.
@@ -68,14 +74,15 @@ def make_step(
         (_, found), grads = jax.value_and_grad(value, has_aux=True)(params)
         return found, jax.lax.pmean(grads, AXIS)
 
-    def step(state: TrainState, key: Key[Array, ""], batch: Batch) -> TrainState:
+    def step(state: TrainState, key: Key[Array, ""], batch: Batch, arrays: Mapping[str, Any] = types.MappingProxyType({})) -> TrainState:
         step_key = jax.random.fold_in(key, state.step)
         keys = rng.example_keys(step_key, batch.ids)
         augment_keys, model_keys = rng.stream(keys, 0), rng.stream(keys, 1)
         images = batch.images.astype(jnp.float32) / 255
         targets = jax.nn.one_hot(batch.labels, num_classes, dtype=jnp.float32)
-        others = () if others_of is None else others_of(keys, images, targets)
-        images, targets = augment(augment_keys, images, targets)
+        shared = {"arrays": arrays, "partners": over_devices(jax.random.fold_in(step_key, _PARTNERS), AXIS)}
+        others = () if others_of is None else others_of(keys, images, targets, **shared)
+        images, targets = augment(augment_keys, images, targets, **shared)
         given = Given(
             images,
             targets,
@@ -117,17 +124,17 @@ def _add(sums: Sums, loss: Array, terms: dict[str, Array], correct: Array, count
 
 
 def resident(step: Callable) -> Callable:
-    """Returns the step for data that live on the device: (state, (key, images, labels), ids (b, s)) -> (state, marker).
+    """Returns the step for data that live on the device: (state, (key, images, labels[, arrays]), ids (b, s)) -> (state, marker).
 
     The marker is the first step whose loss was not finite, or -1: small enough to look at without waiting for the state.
 
-    The whole training set is an argument, never closed over: a closure would put a copy into every program. With s > 1 the
-    device takes s steps without the host.
+    The whole training set and the arrays of the augmentation are arguments, never closed over: a closure would put a copy into every
+    program. With s > 1 the device takes s steps without the host.
     """
 
-    def one(state: TrainState, data: tuple[Key[Array, ""], UInt8[Array, "n h w c"], Int[Array, " n"]], ids: Int[Array, " b"]) -> TrainState:
-        key, images, labels = data
-        return step(state, key, Batch(images[ids], labels[ids], ids, jnp.ones(ids.shape, bool)))
+    def one(state: TrainState, data: tuple, ids: Int[Array, " b"]) -> TrainState:
+        key, images, labels, *arrays = data
+        return step(state, key, Batch(images[ids], labels[ids], ids, jnp.ones(ids.shape, bool)), *arrays)
 
     def many(state: TrainState, data, ids: Int[Array, "b s"]) -> tuple[TrainState, Int[Array, ""]]:
         if ids.shape[1] == 1:
@@ -140,10 +147,11 @@ def resident(step: Callable) -> Callable:
 
 
 def streamed(step: Callable) -> Callable:
-    """Returns the step for data that stream from the host: (state, key, batch) -> (state, marker)."""
+    """Returns the step for data that stream from the host: (state, (key[, arrays]), batch) -> (state, marker)."""
 
-    def one(state: TrainState, key: Key[Array, ""], batch: Batch) -> tuple[TrainState, Int[Array, ""]]:
-        state = step(state, key, batch)
+    def one(state: TrainState, given: tuple, batch: Batch) -> tuple[TrainState, Int[Array, ""]]:
+        key, *arrays = given
+        state = step(state, key, batch, *arrays)
         return state, state.sums.bad_step
 
     return one

@@ -25,12 +25,18 @@ def photos(n, channels=3, size=12):
     return jnp.asarray(levels / 255, jnp.float32)
 
 
-def chains_of(monkeypatch, kernel, n=600, *, width=1, depth=-1, alpha=1.0, ops=pil.DEFAULT_OPS, out=lambda images, chains, w, m: chains):
-    """Returns what `out` sees of AugMix of black pixels with apply_ops replaced by `kernel(images, op_index as images)`."""
+def chains_of(monkeypatch, kernel, n=600, *, width=1, depth=-1, alpha=1.0, ops=pil.DEFAULT_OPS, out=None):
+    """Returns what `out` sees of AugMix of black pixels with apply_to_levels replaced by `kernel(levels, op_index as levels)`.
+
+    By default these are the chains as levels.
+    """
+    out = out or (lambda images, chains, w, m: jnp.round(255 * chains))
     monkeypatch.setattr(
         module,
-        "apply_ops",
-        lambda images, op, level: kernel(images, jnp.broadcast_to(op[:, None, None, None], images.shape).astype(images.dtype)),
+        "apply_to_levels",
+        lambda levels, op, level: kernel(levels.astype(jnp.int32), jnp.broadcast_to(op[:, None, None, None], levels.shape)).astype(
+            jnp.uint8
+        ),
     )
     monkeypatch.setattr(module, "mixed", out)
     run = jax.jit(
@@ -55,7 +61,7 @@ def test_parts_of_the_batch_do_what_the_whole_does(channels):
 
 def test_each_chain_has_one_to_three_operations(monkeypatch):
     # Kills: 0 to 2; a depth for all chains of an image; steps behind the depth that still act.
-    depths = chains_of(monkeypatch, lambda images, op: jnp.where(op >= 0, images + 1, images), width=3)
+    depths = chains_of(monkeypatch, lambda levels, op: jnp.where(op >= 0, levels + 1, levels), width=3)
     assert set(np.unique(depths)) == {1, 2, 3}
     counts = np.zeros((3, 3))
     np.add.at(counts, tuple(depths[:, :2].astype(int).T - 1), 1)
@@ -64,15 +70,15 @@ def test_each_chain_has_one_to_three_operations(monkeypatch):
 
 def test_a_given_depth_is_that_of_every_chain(monkeypatch):
     # Kills: depth ignored, or as an upper limit only.
-    assert set(chains_of(monkeypatch, lambda images, op: jnp.where(op >= 0, images + 1, images), 50, depth=5)) == {5}
+    assert set(chains_of(monkeypatch, lambda levels, op: jnp.where(op >= 0, levels + 1, levels), 50, depth=5)) == {5}
 
 
 @pytest.mark.parametrize("ops", [pil.DEFAULT_OPS, pil.OPS], ids=len)
 def test_operations_are_drawn_anew_for_each_step(monkeypatch, ops):
     # Kills: one operation for a whole chain; some never drawn, or those of all_ops always.
-    drawn = chains_of(monkeypatch, lambda images, op: 100 * images + op, 3000, depth=2, ops=ops)
+    drawn = chains_of(monkeypatch, lambda levels, op: 16 * levels + op, 3000, depth=2, ops=ops)
     counts = np.zeros((len(ops), len(ops)))
-    np.add.at(counts, (drawn.astype(int) // 100, drawn.astype(int) % 100), 1)
+    np.add.at(counts, (drawn.astype(int) // 16, drawn.astype(int) % 16), 1)
     assert scipy.stats.chisquare(counts.ravel()).pvalue > 1e-4
 
 
@@ -90,7 +96,7 @@ def test_laws_of_the_weights(monkeypatch, alpha):
     # Kills: weights that do not sum to 1, or are no Dirichlet's; m of Beta(alpha, 1); the same draw for both.
     out = chains_of(
         monkeypatch,
-        lambda images, op: images,
+        lambda levels, op: levels,
         2000,
         width=3,
         alpha=alpha,

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from robustjax import augment
 from robustjax.core import InputError, example_keys
+from robustjax.core.rng import stream
 from robustjax.models import image_to_image
 from tests.augment.reconstruction import digits, trained
 
@@ -113,6 +115,24 @@ def test_groups_share_the_first_ones_distortion():
     np.testing.assert_allclose(grouped, single, atol=1e-5)
 
 
+def test_in_the_step_a_group_stays_or_passes_one_network():
+    # Kills: an image that passes both networks, or always one; a network of each image in one group; draws of the choice that are those of
+    # the distortion; images of a group in another place.
+    n, images = 90, pictures(90)
+    others = jax.tree.map(lambda leaf: -leaf, params())
+    out = np.asarray(module.kept_or_distorted(keys(range(n)), images, [LAYERS] * 2, [params(), others], group_size=3))
+    made = [
+        np.asarray(augment.deepaugment(stream(keys(range(n)), 1 + at), images, LAYERS, own, group_size=3))
+        for at, own in enumerate((params(), others))
+    ]
+    fits = np.stack([np.abs(out - one).max((1, 2, 3)) < 1e-5 for one in (images, *made)]).reshape(3, n // 3, 3)
+    assert (fits.all(2).sum(0) >= 1).all()
+    assert scipy.stats.chisquare(fits.all(2).sum(1)).pvalue > 1e-3
+    # Each choice meets several distortions: the two draws are independent.
+    kinds = draws_of(stream(keys(range(0, n, 3)), 1), len(module.ALL), len(LAYERS) - 1, 1).kind
+    assert len(set(kinds[fits.all(2)[1]].tolist())) > 3
+
+
 @pytest.mark.parametrize("name", image_to_image.NAMES)
 def test_every_distortion_changes_what_a_trained_network_returns(name, tmp_path):
     # Kills: a distortion without effect in one of the networks; values outside [0, 1].
@@ -134,6 +154,26 @@ def _bare(params, maps):
 
 def _pooled(params, maps):
     return maps.mean((1, 2))
+
+
+def _with_skip(params, maps):
+    return image_to_image.first(params, maps), maps
+
+
+def _skipped(params, maps):
+    hidden, images = maps
+    return image_to_image.last(params, hidden) - images
+
+
+def test_what_a_layer_carries_along_is_not_distorted():
+    # Kills: a distortion of the long skip connection; one that spares the signal beside it.
+    images, layers, own = pictures(8), (_with_skip, _skipped), [params()[0], params()[4]]
+    signals = ("negate_signal",)
+    out = augment.deepaugment(keys(range(8)), images, layers, own, distortions=signals)
+    negated = [jax.tree.map(lambda leaf: -leaf, own[0]), own[1]]
+    expected = jax.jit(lambda own, images: _skipped(own[1], _with_skip(own[0], images)))(negated, images)
+    np.testing.assert_allclose(out, np.clip(expected, 0, 1), atol=1e-5)
+    assert 0.1 < float((np.asarray(out) > 0).mean()) < 0.9
 
 
 @pytest.mark.parametrize(

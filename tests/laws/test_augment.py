@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from robustjax import augment
 from robustjax.core import example_keys
+from robustjax.models.image_to_image import convolution, first, last
 
 B, K = 8, 5
 OPTIONS = {
@@ -34,13 +35,24 @@ OPTIONS = {
     "cutmix": {"alpha": 1.0},
     "augmix": {"severity": 3.0, "alpha": 1.0},
     "pixmix": {"beta": 3.0, "severity": 3.0, "mixers": 50},
+    "deepaugment": {"layers": ((first, convolution, last),), "distortions": ("negate_filters", "flip_signal", "drop_weights")},
 }
-STATIC = {"pad", "size", "mixers"}
+
+
+def network():
+    """Returns params for the layers of 'deepaugment', of four maps."""
+    rng = np.random.default_rng(1)
+    sizes = ((12, 4), (4, 4), (4, 12))
+    return [{"kernel": np.float32(rng.normal(size=(3, 3, *size)) / 9), "bias": np.float32(rng.normal(size=size[1:]) / 9)} for size in sizes]
+
+
+OPTIONS["deepaugment"]["params"] = (network(),)
+STATIC = {"pad", "size", "mixers", "layers", "params", "distortions"}
 PARTNERS = {"mixup", "cutmix"}  # take other examples of the batch
 EVERY = pytest.mark.parametrize("name", augment.TABLE)
 INDEPENDENT = pytest.mark.parametrize("name", [name for name in augment.TABLE if name not in PARTNERS])
 # Their programs take long to compile: most of their laws are of the slow half, and so is how entries like others compose.
-LONG = {"augmix", "pixmix"}
+LONG = {"augmix", "pixmix", "deepaugment"}
 LIKE_OTHERS = {"crop", "flip", "no_ls", "l2_sphere", "l2_ball", "gaussian_noise", "uniform_noise", "color_jitter", "perspective"}
 
 

@@ -244,7 +244,9 @@ def test_files_that_cannot_be_read(tmp_path):
             torch_files.read(tmp_path / f"{name}.npz")
     with pytest.raises(InputError, match="there is no file .*nowhere.pth"):
         torch_files.read(tmp_path / "nowhere.pth")
-    with pytest.raises(InputError, match="weights.bin is no file of weights: its name must end with one of .pt, .pth, .tar, .safetensors"):
+    with pytest.raises(
+        InputError, match="weights.bin is no file of weights: its name must end with one of .pt, .pth, .tar, .state, .safetensors"
+    ):
         torch_files.read(tmp_path / "weights.bin")
 
 

@@ -12,8 +12,10 @@ from robustjax import data
 from robustjax.core import InputError
 from robustjax.data import digest
 from robustjax.io import results
-from robustjax.train import build, copies, loop, reconstruct
+from robustjax.models import published
+from robustjax.train import build, copies, loop, networks, reconstruct
 from tests import tiny
+from tests.models import test_published
 
 SETTINGS = {"networks": ("edsr",), "width": 4, "steps": 5, "train_batch_size": 8, "min_psnr": 0.0, "batch_size": 16, "quiet": True}
 N = 80
@@ -108,6 +110,32 @@ def test_runs_without_copies_keep_their_hash():
     del old["data"]["copies"]
     assert results.comparable(old) == results.comparable(tiny.config())
     assert results.comparable(tiny.config(data__copies="x")) != results.comparable(old)
+
+
+def test_published_weights_take_the_place_of_training(tmp_path):
+    # Kills: weights that are trained on, or not used; a folder that is taken up with other weights; a network read back as another.
+    options = {**tiny.config()["data"]["options"], "channels": 3, "train": 24}
+    config, settings = (
+        tiny.config(data__options=options),
+        {**SETTINGS, "networks": ("cae",), "distortions": ("negate_signal",), "batch_size": 8},
+    )
+    weights = {"cae": test_published.saved(tmp_path, "cae")}
+    out = tmp_path / "out"
+    copies.write_copies(config, out, weights=weights, **settings | {"min_psnr": -100.0})
+    (network,), note = networks.read(out, channels=3)
+    expected = published.load("cae", weights["cae"])
+    assert network.layers == expected.layers
+    jax.tree.map(np.testing.assert_array_equal, network.params, expected.params)
+    assert np.load(out / "cae.npy").shape == (24, 16, 16, 3) and "networks cae of made-up patterns" in note
+    other = {"cae": test_published.saved(tmp_path, "cae", **{"e_conv_1.1.bias": np.zeros(64)})}
+    for given, where, message in (
+        (other, out, "weights"),
+        ({"edsr": other["cae"]}, tmp_path / "x", "weights for 'edsr', which is not among"),
+    ):
+        with pytest.raises(InputError, match=message):
+            copies.write_copies(config, where, weights=given, **settings | {"min_psnr": -100.0})
+    with pytest.raises(InputError, match="the published networks are for images of three channels, these have 1; train networks instead"):
+        copies.write_copies(tiny.config(), tmp_path / "x", weights=other, **settings)
 
 
 def test_folders_that_cannot_be_used_are_refused(folder, tmp_path):

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from robustjax import augment, losses, models
-from robustjax.core import example_keys, parallel
+from robustjax.core import InputError, example_keys, parallel
 from robustjax.core.types import Batch
 from robustjax.train import build, objectives, schedules, state, step
 from tests import tiny
@@ -34,7 +34,7 @@ def run(experiment, *, mode="shard_map", devices=8, chunk=1, stream=False):
             ids = experiment.order(i)
             images, labels = source.fetch(ids)
             batch = parallel.shard_rows(Batch(images, labels, ids, np.ones(len(ids), bool)), mesh)
-            current, marker = function(current, key, batch)
+            current, marker = function(current, (key,), batch)
             markers.append(int(marker))
         return current, markers
     function = parallel.data_parallel(step.resident(one), mesh, mode=mode)
@@ -70,6 +70,29 @@ def test_several_steps_in_one_dispatch_are_the_same_steps(experiment, reference)
     assert int(found.step) == STEPS
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found.params, reference.params)
     np.testing.assert_allclose(found.sums.loss, reference.sums.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "lam", "devices", "mode"), [("mixup", "example", 4, "shard_map"), ("cutmix", "batch", 8, "pmap")])
+def test_mixtures_do_not_depend_on_the_number_of_devices(name, lam, devices, mode):
+    # Kills: partners out of a device's own rows; a share of each device's own in one batch; a device with one example refused.
+    mixing = build.build(tiny.config(batch_size=8, method={"name": name, "alpha": 1.0, "lam": lam}))
+    source, found = mixing.dataset.train, []
+    for how, count in ((mode, devices), ("shard_map", 1)):
+        mesh = parallel.data_mesh(jax.devices()[:count])
+        function = parallel.data_parallel(step.resident(mixing.step), mesh, mode=how)
+        data = parallel.replicate((jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels)), mesh)
+        current = parallel.replicate(build.initial_state(mixing), mesh)
+        found.append(function(current, data, parallel.shard_rows(mixing.order(0)[:, None], mesh))[0])
+    many, one = found
+    for a, b in ((many.params, one.params), (many.batch_stats, one.batch_stats)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
+    np.testing.assert_allclose(many.sums.loss, one.sums.loss, rtol=1e-6)
+
+
+def test_a_batch_of_one_has_no_partners():
+    # Kills: an example mixed with itself; a refusal only once the data were read and the step compiled.
+    with pytest.raises(InputError, match="take partners from the batch, and here that is one example"):
+        build.build(tiny.config(batch_size=1, method={"name": "mixup", "alpha": 1.0}))
 
 
 def test_sums_count_every_example(reference):

@@ -1,0 +1,68 @@
+"""DeepAugment's networks: where they come from, and the folder of copies beside which launch/deepaugment.py leaves them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from robustjax.core.check import InputError
+from robustjax.data.copies import MANIFEST
+from robustjax.models import image_to_image, published
+from robustjax.train import reconstruct
+
+
+def save(path: Path, network: image_to_image.ImageToImage, psnr: float) -> None:
+    """Writes a network's params, and how well it reconstructs validation images, in dB."""
+    reconstruct.save(path, (network.params, np.asarray(psnr)))
+
+
+def restore(path: Path, network: image_to_image.ImageToImage) -> tuple[image_to_image.ImageToImage, float]:
+    """Returns the network with the params that `save` wrote, and the PSNR.
+
+    Raises:
+        InputError: as `reconstruct.restore`.
+    """
+    params, psnr = reconstruct.restore(path, (network.params, np.zeros(())))
+    return network._replace(params=params), float(psnr)
+
+
+def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.ImageToImage], str]:
+    """Reads all networks of a folder of copies.
+
+    Args:
+        folder: as launch/deepaugment.py wrote it.
+        channels: of the images that the networks are for.
+
+    Returns:
+        The networks, and a line that says what they are, for notes beside results.
+
+    Raises:
+        InputError: if the folder is not whole, or its networks are for images of other channels.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        about = json.loads((folder / MANIFEST).read_text())
+        names, width, provenance, weights = about["networks"], about["width"], about["provenance"], about.get("weights", {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"no networks in {folder}: {MANIFEST} is missing or damaged; write them with launch/deepaugment.py.") from error
+    missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
+    if missing:
+        raise InputError(f"{folder} lacks {missing[0]}.npz; run launch/deepaugment.py again, it goes on where it stopped.")
+    if weights and channels != 3:
+        raise InputError(f"the networks in {folder} are the published ones, for images of three channels, and these have {channels}.")
+
+    def untrained(name: str) -> image_to_image.ImageToImage:
+        if name in weights:
+            return published.like(name)
+        return image_to_image.make(name, jax.random.key(0), channels=channels, width=width)
+
+    found = [restore(folder / f"{name}.npz", untrained(name))[0] for name in names]
+    return found, f"DeepAugment in the step, networks {', '.join(names)} of {provenance} (digest {digest([n.params for n in found])})"
+
+
+def digest(params: Any) -> str:
+    """Returns a digest of arrays."""
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))).hexdigest()[:8]
