@@ -8,6 +8,7 @@ import itertools
 import os
 import runpy
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -49,16 +50,24 @@ def run(main) -> None:
         logging.set_verbosity(logging.FATAL)
         cache_compilations()
         warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
+        from robustjax.core import processes
+
         try:
             main()
-        except InputError as error:
-            if _DEBUG.value:
-                raise
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from the last checkpoint or result.", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "stopped; the same command goes on from the last checkpoint or result.", file=sys.stderr)
+            status = getattr(stop, "status", 130)
+        except Exception as error:
+            if isinstance(error, InputError) and not _DEBUG.value:
+                print(f"error: {error}", file=sys.stderr)
+                status = 2
+            else:
+                traceback.print_exc()
+                status = 1
+        else:
+            return
+        processes.leave(status)
+        sys.exit(status)
 
     app.run(wrapped, flags_parser=_parse)
 

@@ -80,8 +80,15 @@ flags.mark_flag_as_required("workdir")
 
 def main() -> None:
     """Evaluates every workdir, prints the table and writes the report."""
+    from robustjax.core import parallel
+    from robustjax.core.check import InputError
     from robustjax.evaluate import report, run
 
+    if parallel.several():
+        raise InputError(
+            "an evaluation runs in one process and on one device, and this is one of several: start it once (srun --ntasks=1, or with "
+            "JAX_NUM_PROCESSES=1), or several for different --workdir, each with JAX_NUM_PROCESSES=1."
+        )
     _adopt()
     options = {
         "suite": _SUITE.value,

@@ -15,11 +15,13 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     """Trains, and says what came out and what to do next."""
-    from robustjax.core import parallel
+    from robustjax.core import parallel, processes
     from robustjax.train import loop
 
     parallel.initialize()
     summary = loop.train(_CONFIG.value.to_dict(), _WORKDIR.value)
+    if not processes.is_first():
+        return
     print(
         f"trained {summary.step} steps in {summary.seconds:.0f} s; best validation {summary.selected_by} {100 * summary.validation_accuracy:.2f} % "
         f"at step {summary.best_step}.\nNext: python launch/evaluate.py --workdir={_WORKDIR.value}"

@@ -14,8 +14,8 @@ def test_tables_are_printed_from_the_results():
     # Kills: a number typed by hand. `python launch/report.py` mends it.
     marked = re.findall(r"<!-- results:(\w+) -->\n(.*?)<!-- /results -->", README, re.DOTALL)
     shown = ["quickstart", "cifar10_small", "rat_cifar10_small", "rat_cifar10_preact", "noise_digits", "noise_cifar10_small"]
-    shown += ["augment_digits", "geometry_digits"]
-    measured = ("corruptions_cpu", "adversarial_cpu", "adversarial_gpu", "attacks_cpu")
+    shown += ["augment_digits", "geometry_digits", "bfloat16_digits"]
+    measured = ("training_cpu", "corruptions_cpu", "adversarial_cpu", "adversarial_gpu", "attacks_cpu")
     assert [name for name, _ in marked] == shown + [f"benchmark_{name}" for name in measured]
     for name, table in marked:
         stored = json.loads((ROOT / "results" / f"{name}.json").read_text())

@@ -26,6 +26,19 @@ _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 _HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 
 
+def several(environment: Mapping[str, str] | None = None) -> bool:
+    """Returns whether the environment says that this process is one of several; see `initialize`. Connects nothing.
+
+    Args:
+        environment: read in place of os.environ, for tests.
+    """
+    env = os.environ if environment is None else environment
+    if "JAX_NUM_PROCESSES" in env:
+        return env["JAX_NUM_PROCESSES"] != "1"
+    counts = [int(env[name]) for name in _COUNTS if env.get(name)] + [len(env[name].split(",")) for name in _HOSTS if env.get(name)]
+    return max(counts, default=1) > 1
+
+
 def initialize(environment: Mapping[str, str] | None = None) -> bool:
     """Connects the processes of one run, if the environment says that there are several; else does nothing.
 
@@ -45,19 +58,15 @@ def initialize(environment: Mapping[str, str] | None = None) -> bool:
     env = os.environ if environment is None else environment
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
+    if not several(env):
+        return False
     asked = env.get("JAX_NUM_PROCESSES")
-    if asked is None:
-        counts = [int(env[name]) for name in _COUNTS if env.get(name)] + [len(env[name].split(",")) for name in _HOSTS if env.get(name)]
-        if max(counts, default=1) < 2:
-            return False
     if asked is None or asked == "auto":
         jax.distributed.initialize()
         return jax.process_count() > 1
     address, number = env.get("JAX_COORDINATOR_ADDRESS", ""), env.get("JAX_PROCESS_ID", "")
     if not asked.isdigit() or int(asked) < 1:
         raise InputError(f"JAX_NUM_PROCESSES must be a number of processes or 'auto', got {asked!r}.")
-    if int(asked) == 1:
-        return False
     if ":" not in address or not number.isdigit() or int(number) >= int(asked):
         raise InputError(
             f"JAX_NUM_PROCESSES={asked} also needs JAX_COORDINATOR_ADDRESS=host:port and JAX_PROCESS_ID from 0 to {int(asked) - 1}, "

@@ -20,6 +20,9 @@ from robustjax.core.check import InputError
 from robustjax.io import log, results
 
 METRIC = "validation_accuracy"
+UNVALIDATED = -2.0
+"""In its place: of a checkpoint where a signal has stopped the run, which is gone on from and never the best."""
+_DAMAGED = -1.0
 
 
 def _leaves(tree) -> dict[str, Any]:
@@ -57,11 +60,19 @@ class Checkpoints:
             raise InputError(
                 f"no checkpoints in {workdir}: looked for {self.folder}. Train first: python launch/train.py --workdir={workdir} ..."
             )
+        # Of several processes the one that calls works alone, and waits for none: the state is the same on all of them.
+        this = jax.process_index()
+        self._alone = alone = ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+        )
         # Read step by step: a CheckpointManager reads the metrics of all checkpoints first, and raises for a damaged one.
         self._reader = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(
-                state=ocp.StandardCheckpointHandler(), meta=ocp.JsonCheckpointHandler(), metrics=ocp.JsonCheckpointHandler()
-            )
+                state=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+                meta=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+                metrics=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+            ),
+            multiprocessing_options=alone,
         )
         self._manager = None
         if not read_only:
@@ -69,16 +80,22 @@ class Checkpoints:
 
     def _writer(self):
         for step in self.steps():
-            if self._validation_accuracy(step) < 0:
+            if self._validation_accuracy(step) == _DAMAGED:
                 log.say(
                     f"warning: the metrics of checkpoint {step} in {self.folder} cannot be read. It was moved to {self.set_aside(step)}."
                 )
-        ocp = self._ocp
+        ocp, alone = self._ocp, self._alone
+        self.folder.mkdir(parents=True, exist_ok=True)
         policies = ocp.checkpoint_managers
         keep = policies.AnyPreservationPolicy([policies.LatestN(2), policies.BestN(n=1, get_metric_fn=_accuracy)])
         # Without best_fn, Orbax does not write the metrics down.
-        options = ocp.CheckpointManagerOptions(best_fn=_accuracy, preservation_policy=keep, cleanup_tmp_directories=True, create=True)
-        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        options = ocp.CheckpointManagerOptions(
+            best_fn=_accuracy, preservation_policy=keep, cleanup_tmp_directories=True, create=False, multiprocessing_options=alone
+        )
+        handlers = {
+            "state": ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+            "meta": ocp.JsonCheckpointHandler(multiprocessing_options=alone),
+        }
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, step: int, state: dict, meta: dict, *, validation_accuracy: float) -> None:
@@ -86,9 +103,9 @@ class Checkpoints:
 
         Args:
             step: number of training steps taken.
-            state: a dict of trees of arrays.
+            state: a dict of trees of arrays, the same on all devices.
             meta: JSON-like; `checksums` is added.
-            validation_accuracy: decides which checkpoint is the best (the later of equals).
+            validation_accuracy: decides which checkpoint is the best (the later of equals); or UNVALIDATED.
 
         Raises:
             InputError: if this or the previous checkpoint could not be written (disk full, folder gone).
@@ -97,6 +114,9 @@ class Checkpoints:
             return
         ocp = self._ocp
         host = jax.tree.map(np.asarray, state)
+        if jax.process_count() > 1:
+            # Orbax wants all processes to write arrays on devices. A copy, since what it lies on is given to the next state.
+            state = jax.tree.map(np.array, host)
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({**meta, "checksums": checksums(host)}))
         with _writing(self.folder):
             self._manager.save(step, args=args, metrics={METRIC: float(validation_accuracy)})
@@ -110,20 +130,19 @@ class Checkpoints:
         """Returns the step of highest validation accuracy (the later of equals), and that accuracy.
 
         Raises:
-            InputError: if there is no complete checkpoint.
+            InputError: if there is no complete checkpoint of a validation.
         """
-        steps = self.steps()
-        if not steps:
+        accuracy, step = max(((self._validation_accuracy(step), step) for step in self.steps()), default=(UNVALIDATED, 0))
+        if accuracy == UNVALIDATED:
             raise InputError(
                 f"no complete checkpoint in {self.folder}; the run was stopped before its first one. Run the training command again."
             )
-        accuracy, step = max((self._validation_accuracy(step), step) for step in steps)
         return step, accuracy
 
     def _validation_accuracy(self, step: int) -> float:
         # Read by hand: Orbax raises for a damaged file, and one damaged file must not hide the other checkpoints.
         metrics = results.read_json(self.folder / str(step) / "metrics" / "metrics")
-        return metrics[METRIC] if isinstance(metrics, dict) and METRIC in metrics else -1.0
+        return metrics[METRIC] if isinstance(metrics, dict) and METRIC in metrics else _DAMAGED
 
     def restore(self, step: int, *, like: dict | None = None) -> tuple[dict, dict]:
         """Reads one checkpoint, onto the first device whatever devices wrote it.
@@ -140,7 +159,7 @@ class Checkpoints:
             InputError: if it is whole but holds another state than `like`.
         """
         ocp = self._ocp
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         try:
             meta = self._reader.restore(self.folder / str(step), args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             stored = self._reader.metadata(self.folder / str(step)).item_metadata["state"].tree

@@ -61,6 +61,7 @@ _ADDED_LATER = (
     (("optimizer", "swa_epoch"), 0),
     (("evaluation", "noise"), {}),
     (("data", "copies"), ""),
+    (("penalty",), {"l1": 0.0, "l2": 0.0}),
 )
 
 

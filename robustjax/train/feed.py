@@ -26,7 +26,11 @@ class Resident:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, data: tuple[jax.Array, jax.Array]):
         self.order, self.mesh = experiment.order, mesh
-        self.replicated = (parallel.replicate(jax.random.key(experiment.config["seed"]), mesh), *data)
+        self.replicated = (
+            parallel.replicate(jax.random.key(experiment.config["seed"]), mesh),
+            *data,
+            parallel.replicate(experiment.arrays, mesh),
+        )
         self.function = parallel.data_parallel(step.resident(experiment.step), mesh, mode=experiment.config["parallel"])
         wanted = experiment.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 50)
         interval = experiment.config["validate_epochs"] * experiment.order.steps_per_epoch
@@ -55,7 +59,7 @@ class Streamed:
 
     def __init__(self, experiment: Experiment, mesh: Mesh, data: None):
         self.experiment, self.mesh = experiment, mesh
-        self.key = parallel.replicate(jax.random.key(experiment.config["seed"]), mesh)
+        self.replicated = parallel.replicate((jax.random.key(experiment.config["seed"]), experiment.arrays), mesh)
         self.function = parallel.data_parallel(step.streamed(experiment.step), mesh, mode=experiment.config["parallel"])
 
     def dispatches(self, start: int, stop: int):
@@ -68,11 +72,11 @@ class Streamed:
 
     def __call__(self, current: TrainState, argument) -> tuple[TrainState, jax.Array]:
         """Takes the steps of one dispatch; returns the state and a marker, see train.step."""
-        return self.function(current, self.key, argument)
+        return self.function(current, self.replicated, argument)
 
     def compiled(self, current: TrainState, batch_size: int):
         """Returns the compiled first step for another batch size; for the memory it would need."""
         shape = self.experiment.dataset.image_shape
         kinds = [((batch_size, *shape), jnp.uint8), ((batch_size,), jnp.int32), ((batch_size,), jnp.int32), ((batch_size,), bool)]
         batch = Batch(*(jax.ShapeDtypeStruct(*kind) for kind in kinds))
-        return jax.jit(self.function).lower(current, self.key, batch).compile()
+        return jax.jit(self.function).lower(current, self.replicated, batch).compile()

@@ -64,6 +64,7 @@ RULES = {
     "method": _OPTIONS,
     "loss": _NAME,
     "objective": _OPTIONS,
+    "penalty": {"l1": _NON_NEGATIVE, "l2": _NON_NEGATIVE},
     "awp": {"gamma": _NON_NEGATIVE, "warmup_epochs": _NON_NEGATIVE, "loss": _one_of("base", "full")},
     "optimizer": {
         "name": _one_of("sgd", "adam"),

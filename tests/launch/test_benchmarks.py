@@ -1,4 +1,4 @@
-"""The benchmark of attacks on a made-up network, without peers."""
+"""The benchmark of attacks on a made-up network, without peers; what that of training refuses."""
 
 import json
 
@@ -43,3 +43,16 @@ def test_what_is_wrong_is_one_line(folder, arguments, message):
     # Kills: a traceback; a process that is started for nothing.
     done = commands.run("benchmark_attacks", *(argument.format(folder=folder) for argument in arguments))
     assert done.returncode == 2 and "Traceback" not in done.stderr and message.format(folder=folder) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--networks=small,resnet19"], "error: --networks has 'resnet19'; known for cpu: small, resnet18, wrn_40_2."),
+        (["--device=gpu"], "error: --device=gpu: jax finds no GPU, but cpu; install 'robustjax[cuda]' or take --device=cpu."),
+    ],
+)
+def test_what_training_cannot_be_measured_on_is_one_line(arguments, message):
+    # Kills: an hour of measuring the wrong device under the name of another.
+    done = commands.run("benchmark_training", *arguments)
+    assert done.returncode == 2 and done.stderr.strip() == message

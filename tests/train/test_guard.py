@@ -34,6 +34,13 @@ def test_fitting_batch_is_the_largest_halving_that_fits():
 
     assert guard.fitting_batch(exhausted, 256, 4000) == 0
 
+    def refused(size):
+        if size % 8:
+            raise InputError("group_size")
+        return compiled(size)
+
+    assert guard.fitting_batch(refused, 200, 4000) == 0 and guard.fitting_batch(refused, 256, 4000) == 32
+
 
 def test_out_of_memory_names_the_batch_that_fits(tmp_path, monkeypatch):
     # The first step says RESOURCE_EXHAUSTED, as XLA does; the memory that each batch needs is read from compiled steps for real.

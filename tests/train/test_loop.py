@@ -1,5 +1,7 @@
 """A run in its workdir: log, checkpoints, resuming in one process, refusals. Killing for real is in tests/launch/test_kill.py."""
 
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -58,6 +60,32 @@ def test_resumed_run_is_the_unbroken_run(finished, tmp_path, monkeypatch):
     loop.train(tiny.config(epochs=3), tmp_path, quiet=True)
     jax.tree.map(np.testing.assert_array_equal, final(tmp_path, 12), final(finished[0], 12))
     assert records(tmp_path) == records(finished[0])
+
+
+def test_a_signal_leaves_a_checkpoint_where_the_run_is(tmp_path, monkeypatch):
+    # Kills: steps or sums that are lost; a checkpoint without a validation that counts as the best; a handler that stays.
+    look, before = guard.Watch._look, signal.getsignal(signal.SIGTERM)
+
+    def ask(self, after, *rest):
+        if after == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return look(self, after, *rest)
+
+    monkeypatch.setattr(guard.Watch, "_look", ask)
+    config = tiny.config(epochs=3, validate_epochs=3)
+    with pytest.raises(guard.Stopped, match=r"stopped at step (\d+) of 12; the same command goes on from there"):
+        loop.train(config, tmp_path / "a", quiet=True)
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    checkpoints = Checkpoints(tmp_path / "a", read_only=True)
+    (step,) = checkpoints.steps()
+    assert 2 < step < 12 and records(tmp_path / "a") == []
+    with pytest.raises(InputError, match="Run the training command again"):
+        checkpoints.best()
+    for run in ("a", "b"):
+        loop.train(config, tmp_path / run, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, final(tmp_path / "a", 12), final(tmp_path / "b", 12))
+    assert records(tmp_path / "a") == records(tmp_path / "b") and checkpoints.best()[0] == 12
 
 
 def test_damaged_checkpoint_falls_back_and_says_so(finished, tmp_path, capsys):

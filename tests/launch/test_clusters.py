@@ -1,0 +1,196 @@
+"""Scripts for Slurm, Cloud TPU and GKE: they parse, print what they would run, and what they print runs."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robustjax.io import log, results
+from robustjax.train import guard
+from tests.launch import commands
+
+ROOT = commands.ROOT
+QUICK = ("--config=configs/spider/digits.py:quick", "--config.data.limit_train=160", "--config.batch_size=32")
+SCRIPTS = sorted(str(path.relative_to(ROOT)) for kind in ("sbatch", "sh") for path in (ROOT / "launch").glob(f"*/*.{kind}"))
+
+# In place of the real ones: srun starts its command once for each of $TASKS, with Slurm's variables, and hands SIGTERM on to them; gcloud
+# runs --command on this machine, as its only worker; scontrol and sbatch write down what they were asked.
+SRUN = """
+import os, signal, subprocess, sys
+command = [argument for i, argument in enumerate(sys.argv[1:]) if not argument.startswith("--") or "launch/train.py" in sys.argv[1:i + 1]]
+count = int(os.environ["TASKS"])
+tasks = [
+    subprocess.Popen(command, env={
+        **os.environ, "SLURM_STEP_NUM_TASKS": str(count), "SLURM_NTASKS": str(count), "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_PROCID": str(i), "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": str(count),
+    })
+    for i in range(count)
+]
+signal.signal(signal.SIGTERM, lambda *_: [task.terminate() for task in tasks])
+sys.exit(max(task.wait() for task in tasks))
+"""
+GCLOUD = """
+import os, subprocess, sys
+(line,) = (argument.removeprefix("--command=") for argument in sys.argv if argument.startswith("--command="))
+sys.exit(subprocess.run(["bash", "-c", line], env={**os.environ, "JAX_NUM_PROCESSES": "1"}).returncode)
+"""
+SCONTROL = """
+import os, sys
+open(os.environ["ASKED"], "a").write(" ".join(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Returns the environment of a machine that has the commands of clusters."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, text in {"srun": SRUN, "gcloud": GCLOUD, "scontrol": SCONTROL}.items():
+        (folder / name).write_text(f"#!{sys.executable}\n{text}")
+        (folder / name).chmod(0o755)
+    return commands.environment(
+        PATH=f"{folder}:{os.environ['PATH']}",
+        ROBUSTJAX_VENV=sys.prefix,
+        SLURM_JOB_ID=str(os.getpid()),  # the port follows from it
+        SLURM_SUBMIT_DIR=str(ROOT),
+        ASKED=str(tmp_path / "asked"),
+        TASKS="1",
+        TPU_ZONE="zone",
+        TMPDIR=str(tmp_path),
+    )
+
+
+def printed(script: str, *arguments: str, environment: dict) -> list[str]:
+    out = subprocess.run(["bash", ROOT / "launch" / script, *arguments, "--dry_run"], env=environment, capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return out.stdout.splitlines()
+
+
+def trained(workdir: Path) -> int:
+    return results.read_json(workdir / "training.json")["step"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_parse(script):
+    assert subprocess.run(["bash", "-n", ROOT / script], capture_output=True, text=True).stderr == ""
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script.endswith(".sbatch")])
+def test_jobs_are_queued_again_and_warned_in_time(script):
+    # Kills: a job that Slurm ends without a word, or never starts again.
+    text = (ROOT / script).read_text()
+    for line in ("#SBATCH --requeue", "#SBATCH --signal=B:USR1@180", "#SBATCH --open-mode=append"):
+        assert line in text.splitlines()
+
+
+def test_commands_of_tpus_are_printed_and_nothing_is_run(cluster):
+    # The fake gcloud would fail for each of these.
+    (create,) = printed("tpu/create.sh", environment={**cluster, "TPU_NAME": "a", "TPU_SPOT": "1", "TPU_PROJECT": "p"})
+    assert shlex.split(create)[:6] == ["gcloud", "compute", "tpus", "queued-resources", "create", "a"]
+    assert {"--zone=zone", "--project=p", "--node-id=a", "--accelerator-type=v6e-8", "--spot"} < set(shlex.split(create))
+    archive, copy, install = map(shlex.split, printed("tpu/install.sh", environment=cluster))
+    assert archive[:2] == ["git", "archive"] and copy[4] == "scp" and install[-1].endswith("worker.sh install")
+    (delete,) = map(shlex.split, printed("tpu/delete.sh", environment=cluster))
+    assert delete[3:6] == ["queued-resources", "delete", "robustjax"]
+
+
+@pytest.mark.parametrize(
+    ("script", "tasks"),
+    [
+        ("slurm/one_node.sbatch", "1"),
+        pytest.param("slurm/many_nodes.sbatch", "2", marks=pytest.mark.slow),
+        pytest.param("tpu/train.sh", "1", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_printed_trains(script, tasks, cluster, tmp_path):
+    # Kills: options lost or split on the way (the workdir has a space); variables of Slurm that nobody reads.
+    (command,) = printed(script, *QUICK, f"--workdir={tmp_path / 'a run'}", environment=cluster)
+    (tmp_path / "robustjax").symlink_to(ROOT)  # as on a TPU's machines, in the home folder
+    folder = tmp_path if script.startswith("tpu") else ROOT
+    ran = subprocess.run(["bash", "-c", command], cwd=folder, env={**cluster, "TASKS": tasks}, capture_output=True, text=True, timeout=180)
+    assert ran.returncode == 0, ran.stderr
+    assert trained(tmp_path / "a run") == 8 and ran.stdout.count("trained 8 steps") == 1
+
+
+def test_a_job_near_its_end_leaves_a_checkpoint_and_is_queued_again(cluster, tmp_path):
+    # Kills: a trap that ends the script and with it the step; a job that is queued again when it is done; one that never is.
+    workdir = tmp_path / "run"
+    arguments = (*QUICK, "--config.epochs=400", "--config.validate_epochs=50", f"--workdir={workdir}")
+    script = ["bash", str(ROOT / "launch" / "slurm" / "one_node.sbatch")]
+    job = subprocess.Popen([*script, *arguments], env=cluster, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (workdir / "checkpoints" / "200").exists() and job.poll() is None:
+        time.sleep(0.01)
+    job.send_signal(signal.SIGUSR1)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == guard.Stopped.status and "the same command goes on from there" in err, err
+    assert (tmp_path / "asked").read_text() == f"requeue {cluster['SLURM_JOB_ID']}"
+    again = subprocess.run([*script, *arguments], env=cluster, capture_output=True, text=True, timeout=180)
+    assert again.returncode == 0 and "going on from step" in again.stderr and trained(workdir) == 1600
+    assert (tmp_path / "asked").read_text().count("requeue") == 1
+    assert [record["step"] for record in log.read_lines(workdir / "log.jsonl")] == list(range(200, 1601, 200))
+
+
+def jobset(*options: str) -> dict:
+    command = [sys.executable, "launch/gke/submit.py", "--name=try", "--image=i", "--dry_run", *options]
+    out = subprocess.run(command, cwd=ROOT, env=commands.environment(), capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return yaml.safe_load(out.stdout)
+
+
+def pod(jobset: dict) -> tuple[dict, dict]:
+    """Returns the Job's specification and the container's."""
+    (job,) = jobset["spec"]["replicatedJobs"]
+    (container,) = job["template"]["spec"]["template"]["spec"]["containers"]
+    return job["template"]["spec"], container
+
+
+def test_jobsets_ask_for_what_was_said():
+    # Kills: a placeholder that stays; chips of another kind than the nodes'; a job that gives up after one failure.
+    job, container = pod(jobset("--kind=tpu", "--hosts=4", "--topology=4x4", "--train=--config=a.py --workdir='/runs/x y'"))
+    assert job["parallelism"] == job["completions"] == 4 and job["backoffLimit"] == 0
+    assert container["command"] == ["python", "launch/train.py", "--config=a.py", "--workdir=/runs/x y"]
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert job["template"]["spec"]["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": "tpu-v6e-slice",
+        "cloud.google.com/gke-tpu-topology": "4x4",
+    }
+    made = jobset("--kind=gpu", "--chips=1", "--accelerator=nvidia-l4", "--claim=disk", "--train=--config=a.py")
+    job, container = pod(made)
+    assert made["apiVersion"] == "jobset.x-k8s.io/v1alpha2" and made["spec"]["failurePolicy"]["maxRestarts"] > 0
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    assert job["template"]["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"] == "disk"
+
+
+def test_a_name_that_kubernetes_refuses_is_refused_here():
+    out = commands.run("gke/submit", "--kind=gpu", "--name=A_b", "--image=i", "--train=--config=a.py", "--dry_run")
+    assert out.returncode == 2 and "error: --name is at most 40 lower case letters, digits and '-'" in out.stderr
+
+
+@pytest.mark.slow
+def test_pods_of_a_jobset_train_together(tmp_path):
+    # Kills: an address that only one pod listens to; two pods of one number.
+    job, container = pod(jobset("--kind=gpu", "--hosts=2", f"--train={shlex.join([*QUICK, f'--workdir={tmp_path}'])}"))
+    given = {variable["name"]: variable.get("value") for variable in container["env"]}
+    assert given.pop("JAX_PROCESS_ID") is None and given["JAX_COORDINATOR_ADDRESS"] == "try-workers-0-0.try:1234"
+    given["JAX_COORDINATOR_ADDRESS"] = f"localhost:{20000 + os.getpid() % 20000}"  # there is no such host here
+    pods = [
+        subprocess.Popen(
+            [sys.executable, *container["command"][1:]],
+            cwd=ROOT,
+            env=commands.environment(**given, JAX_PROCESS_ID=str(number)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(job["completions"])
+    ]
+    for one in pods:
+        _, err = one.communicate(timeout=180)
+        assert one.returncode == 0, err
+    assert trained(tmp_path) == 8
