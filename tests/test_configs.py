@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import recipes
+from configs import augmentations, recipes
 from robustjax import augment
 from robustjax.core import registry
 from robustjax.train import adversarial, build, settings
@@ -35,10 +35,14 @@ def variants(name: str):
         yield from (f"method={method}" for method in recipes.NOISE_METHODS)
         yield from ("weighting=paper", "method=stability,perturb=spider", "perturb=esp,quick")
     if name.split("/")[0] in ("spider", "esp", "baselines"):
-        yield from (f"augment={augment}" for augment in recipes.AUGMENTATIONS)
-        yield "augment=augmix,quick"
+        yield from (f"augment={augment}" for augment in augmentations.AUGMENTATIONS)
+        yield from ("augment=augmix,quick", "augment=augmix+deepaugment", "augment=deepaugment_in_step+augmix_nojsd")
     if name.startswith(("spider/", "esp/", "baselines/")) and "cifar" in name:
-        yield from ("model=resnet18", "model=small,quick")
+        yield from ("model=resnet18", "model=small,quick", "model=wrn_40_1", "model=densenet", "model=allconv,quick")
+    if "tiny_imagenet" in name:
+        yield from ("model=small", "model=small,quick")
+    elif "imagenet" in name:
+        yield from ("data=folder", "model=resnet50,quick", "augment=pixmix,data=folder,quick")
 
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name in NAMES for text in variants(name)])
@@ -65,7 +69,7 @@ def test_heads_say_command_cost_and_number(name):
 def test_no_mirrored_digits(name):
     # The discriminative-loss paper prints that it mirrors SVHN; a folder of images is mirrored by the stage 'flip'.
     config = module(name).get_config()
-    assert ("crop_flip" in config.augment) == ("cifar" in name or name == "discriminative/svhn")
+    assert ("crop_flip" in config.augment) == ("cifar" in name or "tiny_imagenet" in name or name == "discriminative/svhn")
 
 
 def test_the_papers_settings():
@@ -79,13 +83,34 @@ def test_the_papers_settings():
     # Appendix E.1.1: selected on validation images under C-bar; for digits and MNIST the papers do not say so.
     selected = {name: module(name).get_config().selection.data for name in NAMES}
     assert selected == {
-        name: "cbar" if "cifar" in name and name.split("/")[0] in ("spider", "esp", "baselines") else "clean" for name in NAMES
+        name: "cbar" if ("cifar" in name or "imagenet" in name) and name.split("/")[0] in ("spider", "esp", "baselines") else "clean"
+        for name in NAMES
     }
     assert module("esp/mnist").get_config().evaluation.benchmark == "mnist_c"
-    for name, gamma, classes in (("cifar10", 10, 10), ("cifar100", 50, 100), ("mnist", 10, 10)):
+    for name, gamma, classes in (("cifar10", 10, 10), ("cifar100", 50, 100), ("mnist", 10, 10), ("tiny_imagenet", 200, 200)):
         esp = module(f"esp/{name}").get_config()
         assert esp.method.xi == pytest.approx(float(augment.xi_from_ratio(gamma, num_classes=classes)), abs=1e-3)
         assert esp.method.tau == esp.method.epsilon and (esp.optimizer.lr, esp.optimizer.momentum) == (0.1, 0.9)
+
+
+def test_the_papers_settings_of_large_data():
+    # SPIDER, appendix E.1.1; ESP, section 4.2; strengths of AugMix and PixMix in their released code for ImageNet.
+    tiny, large, esp = (module(name).get_config() for name in ("spider/tiny_imagenet", "spider/imagenet", "esp/tiny_imagenet"))
+    for config, lr, schedule, epochs in ((tiny, 0.01, "cosine", 100), (large, 0.01, "cosine", 90), (esp, 0.1, "step", 200)):
+        assert (config.optimizer.lr, config.optimizer.momentum, config.schedule.name, config.epochs) == (lr, 0.9, schedule, epochs)
+        assert config.model.name == "resnet18" and config.data.validation == 0.2
+    assert (esp.schedule.boundaries, esp.schedule.factor) == ((100, 150), 0.1)
+    assert module("esp/tiny_imagenet").get_config("model=small").schedule.boundaries == (5, 7)
+    for config, classes in ((tiny, 200), (large, 1000)):
+        assert config.method.xi + 1 / classes == pytest.approx(0.5)
+    assert (tiny.evaluation.benchmark, large.evaluation.benchmark) == ("tiny_imagenet_c", "imagenet_c")
+    assert tiny.evaluation.attacks.pgd_linf.to_dict() == {"norm": "linf", "eps": 3 / 255, "step_size": 1 / 255, "steps": 3}
+    assert large.evaluation.attacks.pgd_linf.to_dict() == {"norm": "linf", "eps": 1 / 255, "step_size": 1 / 510, "steps": 2}
+    assert large.evaluation.attacks.pgd_l2.to_dict() == {"norm": "l2", "eps": 0.5, "step_size": 1 / 800, "steps": 20}
+    assert (large.data.name, large.data.options.to_dict()) == ("imagenet2012", {"size": 224, "crop": "random_resized"})
+    assert module("spider/imagenet").get_config("data=folder").data.name == "image_folder"
+    augmix, pixmix = (module("spider/imagenet").get_config(f"augment={name}").augment_options for name in ("augmix", "pixmix"))
+    assert augmix.augmix.severity == 1 and (pixmix.pixmix.beta, pixmix.pixmix.severity) == (4, 1)
 
 
 def test_the_settings_of_the_discriminative_loss():

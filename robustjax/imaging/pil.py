@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from robustjax.core import numerics
 from robustjax.core.rng import stream
@@ -97,13 +97,16 @@ def apply_op(images: Images, op_index: Int[Array, " b"], level: PerImage) -> Ima
         Like `images`, at least float32.
     """
     images = numerics.lift(images)
-    level = level.astype(images.dtype)
-    levels = to_levels(images)
+    return from_levels(apply_to_levels(to_levels(images), op_index, level.astype(images.dtype)), images.dtype)
+
+
+def apply_to_levels(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
+    """Does what `apply_op` does, to levels; warps are computed in the dtype of `level`."""
     for names, kernel in zip(KERNELS, (_by_level, _by_table, _by_warp, _by_blend), strict=True):
         places = [OPS.index(name) for name in names]
         needed = functools.reduce(jnp.logical_or, [op_index == place for place in places]).any()
         levels = jax.lax.cond(needed, kernel, lambda levels, *_: levels, levels, op_index, level)
-    return from_levels(levels, images.dtype)
+    return levels
 
 
 def to_levels(images: Images) -> Levels:
@@ -111,7 +114,7 @@ def to_levels(images: Images) -> Levels:
     return jnp.round(images * 255).astype(jnp.int32)
 
 
-def from_levels(levels: Levels, dtype: Any = jnp.float32) -> Images:
+def from_levels(levels: Integer[Array, "b h w c"], dtype: Any = jnp.float32) -> Images:
     """Returns levels / 255, to rounding: XLA multiplies by the reciprocal."""
     return levels.astype(dtype) / 255
 

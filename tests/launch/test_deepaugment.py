@@ -38,6 +38,8 @@ def test_killed_and_run_again_it_writes_the_same_copies(tmp_path):
     [
         ("--networks=cea", "unknown image-to-image network 'cea'; did you mean 'cae'? Known: cae, edsr."),
         ("--distortions=flip", "unknown distortion 'flip'"),
+        ("--cae=weights.npz", "the published networks are for images of three channels, these have 1; train networks instead."),
+        ("--edsr=weights.npz", "the published networks are for images of three channels, these have 1; train networks instead."),
         ("--width=2", "flag --width=2"),
     ],
 )
