@@ -29,10 +29,11 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
             (folder, results, 'last').
         command: what made the report, for its footer.
         title: its heading.
-        table: a key of reference/tables.json, whose numbers stand beside ours.
+        table: a key of reference/tables.json or reference/robustbench.json, whose numbers stand beside ours. Weights that RobustBench
+            knows by the name of their file are set beside its numbers if none is asked for.
 
     Returns:
-        A JSON-like dict: title, command, data, rows, environment, notes, reference (a paper's numbers), corruption_reference (the
+        A JSON-like dict: title, command, data, rows, environment, notes, reference (numbers of a paper or a leaderboard), corruption_reference (the
         network that normalised mean corruption errors are divided by).
 
     Raises:
@@ -73,7 +74,7 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
         "notes": sorted({note for summary in summaries for note in summary["notes"]}),
         "rows": rows,
         "environment": first["environment"],
-        "reference": _paper(table, rows) if table else None,
+        "reference": _printed_elsewhere(table, rows),
         "corruption_reference": first["corruption_reference"],
     }
 
@@ -229,21 +230,43 @@ def _spread(values: list[float]) -> dict:
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
 
 
-def _paper(table: str, rows: list[dict]) -> dict:
-    """Returns the numbers of a paper's table for the data of these rows.
+def _printed_elsewhere(table: str, rows: list[dict]) -> dict | None:
+    """Returns the numbers of a paper's table, or of a leaderboard, for the data of these rows.
 
     A table of reference/tables.json has `paper` and `settings`; where needed `rows` (how to read their names), `quoted` (rows that are
     other papers'), `notes` (where the print is doubtful); and {row: {metric: number, or None where nothing is printed}} for each data
     set. A row is called as in `labels.trained_by`, after '<network>: ' where networks differ and before ', <option> <value>' where
     options do. A metric is called as in a report, without '_error' or, under noise, '_accuracy'; '<metric>_std' is printed after a ±.
-    Accuracies and errors are fractions.
+    Accuracies and errors are fractions. Leaderboards, in reference/robustbench.json, call a row as the file of its weights is called.
+
+    Args:
+        table: its key; if empty, that of a leaderboard which has one of the rows under an attack that was measured.
+        rows: of the report.
+
+    Returns:
+        paper, settings, notes, called (what stands before a row of it) and rows; None if no table is asked for, and none is found.
     """
-    known = json.loads((resources.files("robustjax") / "reference" / "tables.json").read_text())
+    folder = resources.files("robustjax") / "reference"
+    papers, leaderboards = (json.loads((folder / f"{name}.json").read_text()) for name in ("tables", "robustbench"))
+    known = papers | leaderboards
+    dataset = rows[0]["dataset"]
+    if not table:
+        there = {(row["method"], metric) for row in rows for metric in row["metrics"] if robustness.is_final(metric)}
+        table = next(
+            (
+                name
+                for name, board in leaderboards.items()
+                if there & {(row, metric) for row, numbers in board.get(dataset, {}).items() for metric in numbers}
+            ),
+            "",
+        )
+        if not table:
+            return None
     if table not in known:
-        raise InputError(f"there is no table {table!r} in reference/tables.json; known: {', '.join(known)}.")
+        raise InputError(f"there is no table {table!r} in robustjax/reference; known: {', '.join(known)}.")
     found = known[table]
     said = {"paper": found["paper"], "settings": found["settings"], "notes": found.get("notes", [])}
-    return {**said, "rows": found.get(rows[0]["dataset"], {})}
+    return {**said, "called": found.get("called", "the paper's"), "rows": found.get(dataset, {})}
 
 
 def write(report: dict, folder: str | Path, *, name: str = "report") -> list[Path]:

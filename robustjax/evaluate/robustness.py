@@ -94,6 +94,11 @@ def final(name: str) -> str:
     return f"{name}_robust"
 
 
+def is_final(key: str) -> bool:
+    """Returns whether a row's metric is the accuracy that an attack has left."""
+    return key.endswith("_robust")
+
+
 def curves(row: Mapping) -> dict[str, list[tuple[float, dict]]]:
     """Returns {norm: [(radius, accuracy over the seeds), ...]} in rising order, from radius 0 on."""
     found: dict[str, list] = {}

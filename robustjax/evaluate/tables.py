@@ -35,12 +35,13 @@ def markdown(report: dict, *, details: bool = False) -> str:
     if report["notes"]:
         lines += [f"**{'; '.join(report['notes'])}**", ""]
     cells = []
-    papers = (report["reference"] or {}).get("rows", {})
+    printed = report["reference"] or {}
+    papers, called = printed.get("rows", {}), printed.get("called", "the paper's")
     for row in rows:
         cells.append([row["label"], *(_cell(name, row["metrics"][name]) for name in shown)])
         theirs = papers.get(f"{network_key(row['model'])}: {row['method']}", papers.get(row["method"]))
         if theirs:
-            cells.append(["*the paper's*", *(_printed(theirs, name) for name in shown)])
+            cells.append([f"*{called}*", *(_printed(theirs, name) for name in shown)])
     lines += _table(["method", *(_heading(name, report) for name in shown)], cells)
     lines += [*_stages(rows), *_curves(rows), *_transfers(rows), *_levels(report), "", *_footer(report)]
     if details:
@@ -186,7 +187,8 @@ def _footer(report: dict) -> list[str]:
         lines.append(f"Command: `{report['command']}`.")
     if report["reference"]:
         theirs = report["reference"]
-        lines.append(" ".join([f"The paper's numbers: {theirs['paper']}; {theirs['settings']}.", *theirs.get("notes", ())]))
+        whose = theirs.get("called", "the paper's").capitalize()
+        lines.append(" ".join([f"{whose} numbers: {theirs['paper']}; {theirs['settings']}.", *theirs.get("notes", ())]))
     return [line + "  " for line in lines[:-1]] + lines[-1:]
 
 

@@ -170,3 +170,19 @@ def test_rows_say_how_a_run_was_trained(tmp_path):
     assert "Terms of the training loss in the last epoch before these checkpoints, TRADES, best checkpoint: kl 0.8." in report.markdown(
         made
     )
+
+
+def test_weights_of_a_leaderboard_stand_beside_its_numbers():
+    # Kills: numbers of another attack or norm beside ours (rows of both norms have the same names); a number for what was not attacked.
+    def found(metric, method="Wu2020Adversarial", table=""):
+        return report._printed_elsewhere(table, [{"method": method, "dataset": "cifar10", "metrics": {"clean_accuracy": {}, metric: {}}}])
+
+    linf, l2 = found("autoattack/linf_8_255_robust"), found("autoattack/l2_0.5_robust")
+    assert linf["called"] == l2["called"] == "published"
+    assert linf["rows"]["Wu2020Adversarial"] == {"clean_accuracy": 0.8536, "autoattack/linf_8_255_robust": 0.5617}
+    assert l2["rows"]["Wu2020Adversarial"] == {"clean_accuracy": 0.8851, "autoattack/l2_0.5_robust": 0.7366}
+    for nothing in (("mce",), ("autoattack/linf_4_255_robust",), ("autoattack/l2_0.5_robust", "Carmon2019Unlabeled")):
+        assert found(*nothing) is None
+    assert found("mce", table="robustbench/l2") == l2
+    for board in (linf, l2):
+        assert all(0 <= value < 1 for row in board["rows"].values() for value in row.values())
