@@ -39,7 +39,7 @@ def _with_augmentation(config, name: str):
     if name == "deepaugment":
         config.data.copies = copies
     if name == "deepaugment_in_step":
-        # Before the crop, as copies are. distortions: which may be drawn; () for all.
+        # Before the crop, as copies are; of ImageNet after it, since the host crops. distortions: which may be drawn; () for all.
         config.augment = ("deepaugment", *config.augment)
         config.augment_options.deepaugment = {"folder": copies, "group_size": 8, "distortions": ()}
     if "augmix" in stages:

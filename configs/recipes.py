@@ -120,7 +120,8 @@ def tiny_imagenet(*, epochs: int, lr: float, boundaries: tuple[int, ...], batch_
 
 
 def imagenet(*, data: str = "tfds", model: str = "resnet18", augment: str = "none"):
-    """ImageNet: ResNet-18, SGD 0.9 at 0.01 with a cosine, 90 epochs (SPIDER E.1.1); batch 256, decay 5e-4 [PixMix, of the same rate].
+    """ImageNet: ResNet-18, SGD 0.9 at 0.01 with a cosine, 90 epochs (SPIDER E.1.1); batch 256, decay 5e-4, Nesterov [PixMix, of
+    the same rate].
 
     Random-resized crops of 224 and flips; shorter side 256 and centre in validation and testing [AugMix, PixMix]. Images are normalised by
     torchvision's constants. AugMix and PixMix are as strong as their released code has them for ImageNet, where that is another
@@ -144,6 +145,7 @@ def imagenet(*, data: str = "tfds", model: str = "resnet18", augment: str = "non
     config.validate_epochs = 5
     config.selection.data = "cbar"
     config.optimizer.lr = 0.01
+    config.optimizer.nesterov = True
     config.optimizer.weight_decay = 5e-4
     config.evaluation.batch_size = 256
     config.evaluation.benchmark = "imagenet_c"

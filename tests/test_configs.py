@@ -110,6 +110,7 @@ def test_the_papers_settings_of_large_data():
     assert (large.data.name, large.data.options.to_dict()) == ("imagenet2012", {"size": 224, "crop": "random_resized"})
     assert module("spider/imagenet").get_config("data=folder").data.name == "image_folder"
     augmix, pixmix = (module("spider/imagenet").get_config(f"augment={name}").augment_options for name in ("augmix", "pixmix"))
+    assert large.optimizer.nesterov  # PixMix's released imagenet.py
     assert augmix.augmix.severity == 1 and (pixmix.pixmix.beta, pixmix.pixmix.severity) == (4, 1)
 
 

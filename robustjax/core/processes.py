@@ -4,6 +4,7 @@ With one process these functions do nothing but what they are asked to, so their
 process must make the same calls in the same order.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -105,8 +106,9 @@ def leave(status: int) -> None:
     second to say so: the end of the first process ends them all.
     """
     if jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):  # nobody reads it any more
+                stream.flush()
         time.sleep(1)
         os._exit(status)
 

@@ -36,7 +36,7 @@ class ExtendedSource(Source):
     """
 
     def __init__(self, base: Source, copies: Sequence[np.ndarray], labels: Labels):
-        self._base, self._copies, self._labels = base, tuple(copies), labels
+        self._base, self._copies, self._labels, self.shape = base, tuple(copies), labels, copies[0].shape[1:]
 
     def __len__(self) -> int:
         return len(self._base) * (1 + len(self._copies))

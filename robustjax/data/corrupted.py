@@ -51,8 +51,8 @@ def corrupted(
                   CIFAR-10-C, CIFAR-100-C, CIFAR-10-C-bar
         mnist_c   <dir>/<name>/test_images.npy, uint8 (n, h, w, 1), and test_labels.npy (n,)
         folders   <dir>/<name>/<severity>/<class>/*.JPEG or .png, severities by number: Tiny-ImageNet-C, ImageNet-C and -C-bar. The
-                  classes are numbered as in class_names. Without those: by number if the folders are called by numbers, in
-                  alphabetical order if by wnids as n01440764
+                  classes are numbered as in class_names, and folders of other classes are left out: Tiny-ImageNet-C has such.
+                  Without those: by number if the folders are called by numbers, in alphabetical order if by wnids as n01440764
         tfds      prepared cifar10_corrupted, mnist_corrupted or imagenet2012_corrupted, in <dir> or at <dir>
 
     Args:
@@ -270,16 +270,21 @@ def _open_folders(request: _Request) -> _Opened:
     files = _images_in(first)
     if not files:
         raise InputError(f"{first} holds no class folders with images ({', '.join(_IMAGES)}).")
-    classes = _classes(request, sorted({file.partition("/")[0] for file in files}))
+    # TFDS calls classes without names '0', '1', ...
+    named = "classes" not in request.manifest and not all(name.isdigit() for name in request.class_names)
+    classes = _classes(request, sorted({file.partition("/")[0] for file in files}), named)
+    numbers = {name: number for number, name in enumerate(classes)}
+    files, left_out = [file for file in files if file.partition("/")[0] in numbers], 0
     for folder in tracked(list(folders.values()), f"Looking through {root}"):
-        differing = sorted(set(_images_in(folder)) ^ set(files))
-        if differing:
+        there = _images_in(folder)
+        ours = [file for file in there if file.partition("/")[0] in numbers] if named else there
+        left_out += len(there) - len(ours)
+        if differing := sorted(set(ours) ^ set(files)):
             raise InputError(
                 f"{folder} and {first} hold other images, {len(differing)} are in one only: {_listed(differing, 3)}; nothing is evaluated."
             )
     shape = _shape(first / files[0])
     _check_size(request, *shape[:2], str(first))
-    numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[file.partition("/")[0]] for file in files], np.int32)
 
     def source(name: str, severity: int) -> Source:
@@ -287,6 +292,7 @@ def _open_folders(request: _Request) -> _Opened:
         return FileSource([folder / file for file in files], labels, name=str(folder), shape=shape, resident_bytes=RESIDENT_BYTES)
 
     kind = "JPEG" if files[0].lower().endswith((".jpeg", ".jpg")) else "PNG" if files[0].lower().endswith(".png") else "BMP"
+    kind += f", {left_out:,} images of other classes left out" if left_out else ""
     return _title(request, kind), source, lambda name, severity: digest.stamps(folders[name, severity])
 
 
@@ -304,18 +310,12 @@ def _severity_folders(request: _Request, name: str) -> list[Path]:
 
 def _images_in(folder: Path) -> list[str]:
     """Returns '<class>/<file>' of every image, in order."""
-    return sorted(
-        f"{entry.name}/{file.name}"
-        for entry in os.scandir(folder)
-        if entry.is_dir()
-        for file in os.scandir(entry.path)
-        if file.name.lower().endswith(_IMAGES)
-    )
+    classes = [entry for entry in os.scandir(folder) if entry.is_dir()]
+    return sorted(f"{of.name}/{file.name}" for of in classes for file in os.scandir(of.path) if file.name.lower().endswith(_IMAGES))
 
 
-def _classes(request: _Request, there: list[str]) -> list[str]:
+def _classes(request: _Request, there: list[str], named: bool) -> list[str]:
     """Returns the names of the class folders in the order of their labels."""
-    named = not all(name.isdigit() for name in request.class_names)  # TFDS calls classes without names '0', '1', ...
     if "classes" in request.manifest:
         classes = list(request.manifest["classes"])
     elif set(there) & set(request.class_names):
@@ -328,9 +328,10 @@ def _classes(request: _Request, there: list[str]) -> list[str]:
         wanted = f"as the network's classes, {_listed(request.class_names)}" if named else "by the numbers of the classes, from 0"
         raise InputError(f"{request.root} has class folders of which the numbers are not known: {_listed(there)}; name them {wanted}.")
     strange = sorted(set(there) - set(classes))
-    if strange:
+    if strange and not named:
         raise InputError(f"{request.root} has class folders that are no class of the network: {_listed(strange)}.")
-    _check_classes(request, len(classes if "classes" in request.manifest else there), str(request.root))
+    whose = str(request.root) + (f", without {_listed(strange)} that the network does not know," if strange else "")
+    _check_classes(request, len(set(there) & set(classes)), whose)
     return classes
 
 

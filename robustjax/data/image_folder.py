@@ -23,6 +23,7 @@ from robustjax.core.check import InputError
 from robustjax.data import crops
 from robustjax.data.encoded import CHUNK, RESIDENT_BYTES, FileSource, one_line, tracked
 from robustjax.data.source import ArraySource, Dataset, Images, Labels, check_indices
+from robustjax.data.stream import cores
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")  # by contents: files often bear the ending of another
@@ -201,7 +202,7 @@ class FolderSource(FileSource):
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Returns the threads that decode, for all sources: Pillow lets go of Python's lock meanwhile, and streams call from many threads."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="image_folder")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="image_folder")
 
 
 def decode(encoded: bytes, *, shape: tuple[int, int, int], resize: str, draw: crops.Draw | None = None) -> UInt8[np.ndarray, "h w c"]:

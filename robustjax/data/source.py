@@ -1,6 +1,7 @@
 """What a data set is: two sources of uint8 images with labels, and what is said about them."""
 
 import abc
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,11 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def fetch(self, indices: np.ndarray) -> tuple[Images, Labels]:
         """Returns the images and labels of `indices` (m,), in their order; repetitions are allowed. Safe to call from threads."""
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """(h, w, c) of the images; of a source that does not set it, that of the first one."""
+        return self.fetch(np.arange(1))[0].shape[1:]
 
     @property
     def cropped(self) -> bool:
@@ -87,7 +93,7 @@ class ArraySource(Source):
         if not len(images):
             raise InputError(f"{name} is empty; at least one example is needed.")
         check_range(labels, ids=np.arange(len(labels)), name=name)
-        self._images, self._labels, self._name = images, labels.astype(np.int32), name
+        self._images, self._labels, self._name, self.shape = images, labels.astype(np.int32), name, images.shape[1:]
 
     def __len__(self) -> int:
         return len(self._labels)

@@ -5,6 +5,7 @@ A stream starts at any step at once, as batches are computed from their step num
 Random crops follow from (seed, step, id), see `Source.fetch_train`; evaluation has none.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator
 
@@ -15,8 +16,15 @@ from robustjax.core.types import Batch
 from robustjax.data import batches
 from robustjax.data.source import Images, Labels, Source
 
-THREADS = max(8, os.cpu_count() or 1)
+
+def cores() -> int:
+    """Returns how many cores this process may use: a job often has a part of its machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+THREADS = max(8, cores())
 PREFETCH = max(16, THREADS)
+_AHEAD = 2 * 10**9  # bytes of images that are read ahead at most, unless two batches are more
 
 
 def train_stream(
@@ -38,7 +46,8 @@ def train_stream(
         start_step: first step, from 0.
         num_steps: how many batches.
         threads: each one reads and decodes a batch; 0 reads in the caller's thread.
-        prefetch: how many batches are read ahead, all of which may be in memory; best at least `threads`.
+        prefetch: how many batches are read ahead, all of which may be in memory; best at least `threads`. At most as many as are 2 GB, or
+            two.
         process: which process this is (jax.process_index()).
         processes: how many there are (jax.process_count()); each gets its consecutive part of every global batch's rows, as
             jax.make_array_from_process_local_data expects.
@@ -60,6 +69,7 @@ def train_stream(
     def fetch(place: int, ids: np.ndarray) -> tuple[Images, Labels]:
         return source.fetch_train(ids, seed=order.seed, step=start_step + place)
 
+    prefetch = _bounded(prefetch, source, order.batch_size // processes)
     return _read_ahead(fetch, of_place, num_steps, threads=threads, prefetch=prefetch)
 
 
@@ -97,7 +107,12 @@ def eval_stream(
         batch_ids, mask = cut[place]
         return batch_ids[rows], mask[rows]
 
+    prefetch = _bounded(prefetch, source, batch_size // processes)
     return _read_ahead(lambda place, ids: source.fetch(ids), of_place, len(cut), threads=threads, prefetch=prefetch)
+
+
+def _bounded(prefetch: int, source: Source, rows: int) -> int:
+    return min(prefetch, max(2, _AHEAD // (rows * math.prod(source.shape))))
 
 
 def _rows(batch_size: int, process: int, processes: int) -> slice:

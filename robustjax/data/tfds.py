@@ -95,10 +95,11 @@ def prepared(
             num_classes=features["label"].num_classes,
             resident_bytes=resident_bytes,
         )
+    how = f", {size}x{size}, {'centre' if crop == 'none' else 'random parts and centres'}" if size else ""
     re_encoded = known.lossless and any(source.is_jpeg() for source in splits.values())
     return Dataset(
         name,
-        known.title + (", JPEG re-encoded" if re_encoded else ""),
+        known.title + how + (", JPEG re-encoded" if re_encoded else ""),
         splits["train"],
         splits["test"],
         features["label"].num_classes,

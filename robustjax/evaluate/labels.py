@@ -24,6 +24,8 @@ NOISE: dict[str, dict] = {
 # What goes with the data in the discriminative-loss paper: standard deviation of the noise in training, and the margin.
 STDDEV = {"cifar10": 0.06, "svhn_cropped": 0.15, "image_folder": 40 / 255}
 DELTA_D = {"cifar10": 5.0, "svhn_cropped": 5.0, "image_folder": 3.0}
+# Strengths that the released code of AugMix and PixMix has for ImageNet.
+IMAGENET: dict[str, dict] = {"augmix": {"severity": 1.0}, "pixmix": {"beta": 4.0, "severity": 1.0}}
 MIXTURES = {"augmix": "AugMix", "pixmix": "PixMix", "cutout": "cutout", "deepaugment": "DeepAugment in the step"}
 METHODS = {
     "spider": "SPIDER",
@@ -60,6 +62,9 @@ def trained_by(config: dict) -> tuple[str, str]:
         label, name = f"{label} + AWP", f"{name}_awp"
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
         label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
+    for penalty, weight in config["penalty"].items():
+        if weight:
+            label, name = f"{label}, {penalty} {weight:g}", f"{name}, {penalty} {weight:g}"
     if config.get("compute_dtype", "float32") != "float32":
         label += f", {config['compute_dtype']}"
     return name, label
@@ -86,10 +91,14 @@ def _method(name: str, options: dict, config: dict) -> tuple[str, str]:
 def _mixture(stage: str, config: dict) -> tuple[str, str]:
     """Returns the name and label of a stage that the papers add SPIDER and ESP to; options that are not its defaults are in both."""
     options = config["augment_options"].get(stage, {})
-    usual = {p.name: p.default for p in inspect.signature(augment.TABLE[stage]).parameters.values()} | {"folder": ""}
+    defaults = ((p.name, p.default) for p in inspect.signature(augment.TABLE[stage]).parameters.values())
+    usual = {name: default for name, default in defaults if default is not inspect.Parameter.empty} | {"folder": ""}
     if stage == "deepaugment":  # whose networks have no usual place
         usual |= {"folder": options.get("folder"), "group_size": 8, "distortions": ()}
-    others = [f"{key} {value}" for key, value in sorted(options.items()) if value != usual.get(key)]
+    if config["evaluation"]["benchmark"] == "imagenet_c":
+        usual |= IMAGENET.get(stage, {})
+    usual = results.canonical(usual)  # as stored configurations are
+    others = [f"{key} {value}" for key, value in sorted(options.items()) if results.canonical(value) != usual.get(key)]
     label, name, objective = MIXTURES[stage], stage, config["objective"]
     if stage == "augmix" and objective["name"] == "augmix_jsd":
         of_loss = {"weight": 12.0, "perturbed": "all"}

@@ -35,7 +35,8 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
     Raises:
         InputError: if there is no checkpoint, or not that one.
 
-    A damaged checkpoint is passed over for the one before, with a warning; one that training deletes meanwhile is looked up again.
+    A damaged checkpoint is passed over for the one before, with a warning; one that training deletes meanwhile is looked up again. One
+    where a signal has stopped the run is never the best, and named where it is the last.
     """
     checkpoints = Checkpoints(workdir, read_only=True)
     for _ in range(3):
@@ -48,6 +49,8 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
                     break  # deleted by a training run that has gone on: look again
                 log.say(f"warning: {error} Trying another.")
                 continue
+            if not checkpoints.is_validated(step):
+                log.say(f"warning: checkpoint {step} in {checkpoints.folder} is of where a signal stopped the run, not validated.")
             weights = state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}
             apply = _network(json.dumps(meta["model"], sort_keys=True))
             # Orbax gives an empty dict back as None.
@@ -55,7 +58,8 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
             return Loaded(models.logits_fn(apply, weights["params"], weights["batch_stats"] or {}), step, meta)
         else:
             break
-    which = "none of the checkpoints" if checkpoint in ("best", "last") else f"not even checkpoint {checkpoint}"
+    kinds = {"best": "none of the validated checkpoints", "last": "none of the checkpoints"}
+    which = kinds.get(checkpoint, f"not even checkpoint {checkpoint}")
     raise InputError(
         f"{which} in {checkpoints.folder} can be read; try another --checkpoint, train again, or restore a copy of that folder."
     )
@@ -175,7 +179,7 @@ def _candidates(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
     best, _ = checkpoints.best()  # refuses an empty folder
     steps = checkpoints.steps()
     if wanted == "best":
-        return [best, *(s for s in reversed(steps) if s != best)]
+        return [best, *(s for s in reversed(steps) if s != best and checkpoints.is_validated(s))]
     if wanted == "last":
         return list(reversed(steps))
     if str(wanted).isdigit() and int(wanted) in steps:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from robustjax import metrics
 from robustjax.core.check import InputError
+from robustjax.data import digest
 from robustjax.evaluate import geometry_tables, labels, noise_tables, robustness, sources, tables
 from robustjax.evaluate.suites import SENSOR, reference_of
 from robustjax.evaluate.tables import markdown
@@ -55,6 +56,7 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
             summary["data"],
             summary["sources"],
             summary["checkpoint"],
+            summary["made_of"],
         ]
         group = groups.setdefault(json.dumps(alike, sort_keys=True), [])
         if any(other["config"]["seed"] == summary["config"]["seed"] for other in group):
@@ -67,6 +69,9 @@ def collect(runs: list[tuple], *, command: str = "", title: str = "", table: str
         rows = [row | {"label": f"{row['label']}, {row['checkpoint']} checkpoint"} for row in rows]
     if len({json.dumps(row["sources"]) for row in rows}) > 1:
         rows = [row | {"label": f"{row['label']} [{' / '.join(dict.fromkeys(row['sources'].values()))}]"} for row in rows]
+    said = [row["label"] for row in rows]
+    same = {label for label in said if said.count(label) > 1}
+    rows = [row | {"label": f"{row['label']}, digest {row['made_of']}"} if row["label"] in same and row["made_of"] else row for row in rows]
     return {
         "title": title or f"Results on {first['data']}",
         "command": command,
@@ -126,6 +131,7 @@ def _summary(workdir: Path, found: list[dict], checkpoint: str = "best") -> dict
         "step": clean["run"]["checkpoint_step"],
         "data": clean["run"]["data"],
         "notes": clean["run"]["notes"],
+        "made_of": digest.named(" ".join(clean["run"]["notes"])),  # copies, networks or pictures, whose place may be the same
         "environment": clean["environment"],
         "training_seconds": training.get("seconds"),
     }
@@ -183,6 +189,7 @@ def _row(group: list[dict]) -> dict:
         "batch_size": config["batch_size"],
         "selection": config["selection"]["data"],
         "selection_attack": config["selection"]["attack"],
+        "made_of": first["made_of"],
         "init": [Path(s["config"]["init"]).name for s in group if s["config"]["init"]],
         "seeds": [s["config"]["seed"] for s in group],
         "n": first["n"],

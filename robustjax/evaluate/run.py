@@ -21,7 +21,8 @@ import robustjax
 from robustjax import corruptions, metrics
 from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
-from robustjax.data import batches, splits
+from robustjax.core.types import Batch
+from robustjax.data import Source, batches, splits, stream
 from robustjax.evaluate import attacked, geometry, noisy, sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
 from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
@@ -121,10 +122,10 @@ def evaluate(
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
     batch_size = config["evaluation"]["batch_size"]
 
-    def parts(item: suites.Item) -> Iterator[_Part]:
+    def parts(item: suites.Item, chosen: np.ndarray = ids) -> Iterator[_Part]:
         options = item.options
         source = read(options["name"], options.get("severity")) if item.kind == "files" else dataset.test
-        return _parts(source, ids, batch_size)
+        return _parts(source, chosen, batch_size)
 
     named = {other["surrogate"]: network.logits_fn for other, network in zip(others, networks.values(), strict=True)}
     subject = attacked.Subject(loaded.logits_fn, dataset.test, ids, batch_size, surrogates=named, keep_images=save_adversarial)
@@ -136,7 +137,7 @@ def evaluate(
             path = folder / f"{item.name}.json"
             stored = results.read(path)
             if stored is None or stored["run"] != identity or (save_adversarial and not _has_images(item, path)):
-                warned = _checked(loaded.logits_fn, next(parts(items[0]))) if warned is None else warned
+                warned = _checked(loaded.logits_fn, next(parts(items[0], ids[:batch_size]))) if warned is None else warned
                 if item.kind in _RESUMED:
                     tell = functools.partial(_tell, show, done, item.name)
                     stored = _attack(subject, item, path, identity, warned, restart=restart, tell=tell)
@@ -193,10 +194,15 @@ def _identity(loaded: Loaded, item: suites.Item, provenance: str, n: int) -> dic
     )
 
 
-def _parts(source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
-    for chosen, mask in batches.padded(ids, min(batch_size, len(ids))):
-        images, labels = source.fetch(chosen)
-        yield _Part(jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels), jnp.asarray(chosen), jnp.asarray(mask))
+def _parts(source: Source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
+    """Yields batches; of a source that does not fit in memory they are read ahead while the device computes."""
+    size = min(batch_size, len(ids))
+    if source.resident:
+        read = (Batch(*source.fetch(chosen), chosen, mask) for chosen, mask in batches.padded(ids, size))
+    else:
+        read = stream.eval_stream(source, ids, size)
+    for batch in read:
+        yield _Part(jnp.asarray(batch.images, jnp.float32) / 255, *map(jnp.asarray, batch[1:]))
 
 
 def _measure(loaded: Loaded, item: suites.Item, parts: Callable[[], Iterator[_Part]], identity: dict, given: dict) -> dict:

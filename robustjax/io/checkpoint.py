@@ -126,6 +126,10 @@ class Checkpoints:
         # A checkpoint gets its name, a number, once it is whole.
         return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
 
+    def is_validated(self, step: int) -> bool:
+        """Returns whether a checkpoint is of a validation, and not of where a signal has stopped the run."""
+        return self._validation_accuracy(step) != UNVALIDATED
+
     def best(self) -> tuple[int, float]:
         """Returns the step of highest validation accuracy (the later of equals), and that accuracy.
 

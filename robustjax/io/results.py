@@ -178,5 +178,7 @@ def check_folder(out: Path, manifest: str, about: dict) -> None:
         if strange:
             raise InputError(f"{out} holds other files ({', '.join(strange[:4])}); choose an empty or new folder as --out.")
     elif stored != canonical(about):
-        changed = [f"{key} {stored.get(key)!r}" for key in about if stored.get(key) != canonical(about)[key]]
+        wanted, none = canonical(about), object()
+        differing = [key for key in {**wanted, **stored} if stored.get(key, none) != wanted.get(key, none)]
+        changed = [f"{key} {stored[key]!r}" if key in stored else f"no {key}" for key in differing]
         raise InputError(f"{out} was begun with other settings ({'; '.join(changed)[:200]}); repeat those, or choose another --out.")

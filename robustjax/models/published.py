@@ -3,9 +3,11 @@
     network = published.load("cae", "model_final.state")
     reconstructed = image_to_image.apply(network.layers, network.params, images)
 
-Both take images of three channels. They are those of the release, with three differences: images whose sides are no multiple of four are
-extended by their edge for 'cae'; its binarisation takes the likelier bit, where the release draws one; and what 'edsr' makes, four times
-as large, is averaged back to the size of the images, where the release starts from images that were made smaller.
+Both take images of three channels. They are those of the release, with four differences: images whose sides are no multiple of four are
+extended by their edge for 'cae'; its binarisation takes the likelier bit, where the release draws one; what 'edsr' makes, four times
+as large, is averaged back to the size of the images, where the release starts from images that were made smaller; and 'cae' gets images at
+their own size and passes its code on unchanged, where the release first resizes their shorter side to 512 pixels and always distorts the
+code in one of nine ways. At 32 pixels 'cae' thus works far from the scale it was trained for.
 
 Hendrycks et al., "The Many Faces of Robustness", ICCV 2021; https://github.com/hendrycks/imagenet-r, folder DeepAugment. 'cae' is by
 Alexandru Dinu, after Theis et al., ICLR 2017; 'edsr' is Lim et al.'s baseline of 16 blocks, which enlarges four times.

@@ -1,16 +1,18 @@
 """Writes the distorted copies of DeepAugment that data.copies reads. Killed and run again, it goes on where it was.
 
 Beside the copies lie the trained networks, `<network>.npz`. Networks are trained and copies written one after the other; of the network
-that is being trained the state is kept in a hidden file, of copies that are being written all but the last batch.
+that is being trained the state is kept in a hidden file, of copies that are being written all but those of the last ten seconds.
 """
 
+import contextlib
 import math
 import os
+import time
 import types
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +32,7 @@ from robustjax.train.networks import digest, restore, save
 
 _PIXELS = 256 * 32 * 32  # of a batch of copies, unless its size is asked for
 _LARGER = 8  # times fewer of them with the published networks, whose hidden maps are larger
+_FORCED = 10.0  # seconds between two times that copies are forced to the disk; after each image it can take longer than to make one
 
 
 class Written(NamedTuple):
@@ -73,7 +76,8 @@ def write_copies(
         lr, train_batch_size, crop: see there.
         seed: of networks, their training and the distortions.
         distortions: which may be drawn, see augment.deepaugment.
-        min_psnr: in dB, on the first 1000 validation images; a network that reconstructs worse is not used.
+        min_psnr: in dB, on the first 1000 validation images; a network that reconstructs worse is neither kept nor used. Asked for less
+            in the same folder, it need not be trained again.
         batch_size: images distorted at once; 0: by their size. It changes nothing but rounding.
         quiet: no progress line.
 
@@ -110,17 +114,14 @@ def write_copies(
         results.check_folder(out, MANIFEST, about)
         if not (out / MANIFEST).exists():
             results.write_json(out / MANIFEST, about)
-        _save_labels(out / LABELS, dataset.train.labels)
+        _save_labels(out / LABELS, dataset.train)
         measured, kept = {}, []
         for name in networks:
-            trained, measured[name] = _trained(fresh[name], name, dataset.train, (train_ids, held_out), out, about, quiet=quiet)
-            if not measured[name] >= min_psnr:
-                raise InputError(
-                    f"the network {name} reconstructs validation images at {measured[name]:.1f} dB only, below {min_psnr:g}; "
-                    "train it longer or wider, in a new folder."
-                )
             pixels = _PIXELS // (_LARGER if name in given else 1)
             size = min(len(dataset.train), batch_size or max(1, pixels // math.prod(dataset.image_shape[:2])))
+            trained, measured[name] = _trained(
+                fresh[name], name, dataset.train, (train_ids, held_out), out, about, at_once=size, min_psnr=min_psnr, quiet=quiet
+            )
             if not _write(out / f"{name}.npy", name, trained, dataset, about, size, quiet=quiet):
                 kept.append(name)
     return Written(len(dataset.train), dataset.provenance, measured, tuple(kept))
@@ -161,11 +162,22 @@ def _key(seed: int, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()))
 
 
-def _save_labels(path: Path, labels: np.ndarray) -> None:
+def _save_labels(path: Path, source: data.Source) -> None:
+    """Writes all labels, unless they are there: to list them may take reading all data."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if found.shape == (len(source),) and found.dtype == np.int32:
+            return
     temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "wb") as file:
-        np.save(file, labels.astype(np.int32))
+        np.save(file, source.labels.astype(np.int32))
+        _force(file)
     os.replace(temporary, path)
+
+
+def _force(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _trained(
@@ -176,20 +188,25 @@ def _trained(
     out: Path,
     about: dict,
     *,
+    at_once: int,
+    min_psnr: float,
     quiet: bool,
 ) -> tuple[image_to_image.ImageToImage, float]:
-    """Returns the trained network and its PSNR; both from `<name>.npz`, where that is there."""
+    """Returns the trained network and its PSNR; both from `<name>.npz`, where that is there. One below `min_psnr` is refused, unsaved."""
     path, state = out / f"{name}.npz", out / f".{name}.state.npz"
-    if path.exists():
-        state.unlink(missing_ok=True)
-        return restore(path, network)
-    train_ids, held_out = split
-    options = {**about["training"], "seed": about["seed"], "title": f"training {name}", "quiet": quiet}
-    trained = network
-    if name not in about.get("weights", {}):
-        trained = network._replace(params=reconstruct.fit(network, source, train_ids, state=state, **options))
-    psnr = reconstruct.psnr(trained, source, held_out[:1000], batch_size=min(len(held_out), options["batch_size"]))
-    save(path, trained, psnr)
+    given = name in about.get("weights", {})
+    trained, psnr = restore(path, network) if path.exists() else (network, None)
+    if psnr is None:
+        train_ids, held_out = split
+        options = {**about["training"], "seed": about["seed"], "title": f"training {name}", "quiet": quiet}
+        if not given:
+            trained = network._replace(params=reconstruct.fit(network, source, train_ids, state=state, **options))
+        psnr = reconstruct.psnr(trained, source, held_out[:1000], batch_size=min(len(held_out), options["batch_size"], at_once))
+    if not psnr >= min_psnr:
+        mend = "lower --min_psnr, or leave it out, in a new folder" if given else "train it longer or wider, in a new folder"
+        raise InputError(f"the network {name} reconstructs validation images at {psnr:.1f} dB only, below {min_psnr:g}; {mend}.")
+    if not path.exists():
+        save(path, trained, psnr)
     state.unlink(missing_ok=True)
     return trained, psnr
 
@@ -198,25 +215,33 @@ def _write(
     path: Path, name: str, network: image_to_image.ImageToImage, dataset: data.Dataset, about: dict, batch_size: int, *, quiet: bool
 ) -> bool:
     """Writes the copies by one network, batch by batch; returns False where they were there."""
+    partial, reached = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.reached.npz")
     if path.exists():
+        reached.unlink(missing_ok=True)
         return False
     count = len(dataset.train)
-    partial = path.with_name(f".{path.name}.partial")
     with open(partial, "r+b" if partial.exists() else "w+b") as file:
-        file.seek(0)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (count, *dataset.image_shape)})
         begin, row = file.tell(), int(np.prod(dataset.image_shape))
-        there = max(0, (file.seek(0, os.SEEK_END) - begin) // row)
-        start = max(0, there // batch_size - 1) * batch_size  # the last batch may not have reached the disk when the power went
+        # What lies behind the copies that were forced to the disk may be anything, if the power went.
+        start = int(reconstruct.restore(reached, np.int32(0))) if reached.exists() else 0
+        if file.seek(0, os.SEEK_END) < begin + start * row:  # another file than `reached` was written for
+            start = 0
         file.seek(begin + start * row)
+        forced = time.monotonic()
         with log.progress(f"distorting with {name}", count, start=start, quiet=quiet) as show:
             for ids, mask in batches.padded(np.arange(start, count), batch_size):
                 copies = _distorted(network, _key(about["seed"], f"copies {name}"), dataset.train, ids, tuple(about["distortions"]))
                 file.write(copies[mask].tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                show(int(ids[-1]) + 1)
+                done = int(ids[mask][-1]) + 1
+                if time.monotonic() - forced >= _FORCED:
+                    _force(file)
+                    reconstruct.save(reached, np.int32(done))
+                    forced = time.monotonic()
+                show(done)
+        _force(file)
     os.replace(partial, path)
+    reached.unlink(missing_ok=True)
     return True
 
 

@@ -50,7 +50,8 @@ class Asked:
         try:
             yield self
         finally:
-            signal.signal(signal.SIGTERM, before)
+            # None: set by other than Python, and not to be had back.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 class Watch:
@@ -125,14 +126,16 @@ class Watch:
         return timed_from
 
     def _not_finite(self, step: int) -> NotFinite:
-        kept = "process 0 says which checkpoint is the last good one"
-        if self.checkpoints:
-            self.checkpoints.wait()  # else the last one may not be there yet
-            good = self.checkpoints.steps()
-            kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
+        # Together, since the process that writes may be killed once another has ended.
+        kept = processes.together(self._last_good, first_only=True) or "process 0 says which checkpoint is the last good one"
         return NotFinite(
             f"the loss became not finite at step {step}; {kept}. Lower config.optimizer.lr, or set config.optimizer.clip_norm=1.0, in a new workdir."
         )
+
+    def _last_good(self) -> str:
+        self.checkpoints.wait()  # else the last one may not be there yet
+        good = self.checkpoints.steps()
+        return f"the last good checkpoint is of step {good[-1]}" if good else "there is no checkpoint yet"
 
     def _memory(self, error: Exception) -> Exception:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error).lower():

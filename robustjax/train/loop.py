@@ -147,6 +147,12 @@ def _check_data(experiment: Experiment, trained_on: dict) -> None:
             f"the run was begun with {'; '.join([trained_on['provenance'], *trained_on.get('notes', ())])}, the data are now "
             f"{'; '.join([now['provenance'], *now['notes']])}: files were added, removed or changed; choose another --workdir."
         )
+    for role, images in (("train", "training"), ("validation", "validation")):
+        if trained_on.get(role, now[role]) != now[role]:
+            raise InputError(
+                f"the run was begun with {trained_on[role]:,} {images} images, the data now give {now[role]:,}; give the folder of those "
+                "data with --config.data.dir, or choose another --workdir."
+            )
 
 
 def _run(

@@ -37,7 +37,7 @@ def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.Imag
         channels: of the images that the networks are for.
 
     Returns:
-        The networks, and a line that says what they are, for notes beside results.
+        The networks, and a line that says what they are and how well they reconstruct, for notes beside results.
 
     Raises:
         InputError: if the folder is not whole, or its networks are for images of other channels.
@@ -59,8 +59,9 @@ def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.Imag
             return published.like(name)
         return image_to_image.make(name, jax.random.key(0), channels=channels, width=width)
 
-    found = [restore(folder / f"{name}.npz", untrained(name))[0] for name in names]
-    return found, f"DeepAugment in the step, networks {', '.join(names)} of {provenance} (digest {digest([n.params for n in found])})"
+    found, psnr = zip(*(restore(folder / f"{name}.npz", untrained(name)) for name in names), strict=True)
+    each = ", ".join(f"{name} ({value:.1f} dB)" for name, value in zip(names, psnr, strict=True))
+    return list(found), f"DeepAugment in the step, networks {each} of {provenance} (digest {digest([n.params for n in found])})"
 
 
 def digest(params: Any) -> str:

@@ -45,7 +45,7 @@ def test_both_forms_are_the_same_data(forms):
     equal(tree.train.fetch_train(ids, seed=1, step=2), prepared.train.fetch_train(ids, seed=1, step=2))
     equal(tree.test.fetch(np.arange(6)), prepared.test.fetch(np.arange(6)))
     assert tree.train.labels.tolist() == prepared.train.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 4
-    assert prepared.provenance == "ImageNet" and "24x24 rgb, random parts and centres" in tree.provenance
+    assert prepared.provenance == "ImageNet, 24x24, random parts and centres" and "24x24 rgb, random parts and centres" in tree.provenance
 
 
 @pytest.mark.parametrize("form", [0, 1])

@@ -1,5 +1,6 @@
 """Streams equal what is gathered in memory, from wherever they start, however they are shared."""
 
+import os
 import threading
 
 import numpy as np
@@ -74,8 +75,10 @@ def test_processes_share_each_global_batch():
     assert [b.mask.sum() for b in parts[1]] == [4, 0]
 
 
-def test_a_stream_reads_ahead_a_bounded_way_and_stops_when_closed():
-    # Kills: reading everything at once (memory), threads that live on after the consumer has left.
+@pytest.mark.parametrize(("limit", "ahead"), [(10**9, 5), (3 * 4 * 16 * 16, 3), (1, 2)])
+def test_a_stream_reads_ahead_a_bounded_way_and_stops_when_closed(limit, ahead, monkeypatch):
+    # Kills: reading everything at once (memory), also of large images; threads that live on after the consumer has left.
+    monkeypatch.setattr(data.stream, "_AHEAD", limit)
     fake = data.make("fake", train=64).train
     asked = []
 
@@ -95,7 +98,27 @@ def test_a_stream_reads_ahead_a_bounded_way_and_stops_when_closed():
     for thread in readers:
         thread.join(timeout=10)
     assert not any(thread.is_alive() for thread in readers)
-    assert 3 <= len(asked) <= 3 + 5 and "MainThread" not in asked
+    assert 3 <= len(asked) <= 3 + ahead and "MainThread" not in asked
+
+
+def test_only_cores_of_this_process_count(monkeypatch):
+    # Kills: hundreds of threads of a small job on a large machine; systems that cannot say which cores are a process's.
+    monkeypatch.setattr(os, "cpu_count", lambda: 256)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 4, 7}, raising=False)
+    assert data.stream.cores() == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert data.stream.cores() == 256
+
+
+def test_sources_know_the_shape_of_their_images(both):
+    # Kills: a shape with the number of images in it; a source of the user's own that must say it.
+    class Own(data.Source):
+        __len__ = resident = labels = images = None
+
+        def fetch(self, indices):
+            return np.zeros((len(indices), 5, 6, 3), np.uint8), np.zeros(len(indices), np.int32)
+
+    assert [source.shape for source in (*both, Own())] == [(32, 32, 3), (32, 32, 3), (5, 6, 3)]
 
 
 def test_an_error_in_a_thread_reaches_the_consumer(both):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from robustjax import data
 from robustjax.core import InputError
+from robustjax.data import digest
 from tests.data import writing
 
 
@@ -41,13 +42,34 @@ def test_reads_what_was_written(written, resident_bytes):
         images, labels = dataset.train.fetch(np.array([2 * label + 1]))
         np.testing.assert_array_equal(images[0], pixels(written / "train" / wnids[label] / "images" / f"{wnids[label]}_1.JPEG"))
         assert labels[0] == label
-    assert dataset.provenance == "Tiny-ImageNet, a part: 400 of 100000 images for training and 200 of 10000 for testing"
+    part = "Tiny-ImageNet, a part: 400 of 100000 images for training and 200 of 10000 for testing, digest "
+    assert dataset.provenance == part + digest.named(dataset.provenance)
 
 
 def test_the_folder_itself_the_one_above_and_the_environment(written, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(written.parent))
     for dir in ("", str(written)):
         assert len(data.make("tiny_imagenet", dir=dir).test) == 200
+
+
+def test_other_names_or_labels_are_other_data(written, tmp_path):
+    # Kills: a digest of the number of images, of the training images alone, or of the folder's place.
+    def named(root):
+        return digest.named(data.make("tiny_imagenet", dir=str(root), resident_bytes=0).provenance)
+
+    root = shutil.copytree(written, tmp_path / written.name, copy_function=os.link)
+    found = [named(written), named(root)]
+    annotations = root / "val" / "val_annotations.txt"
+    lines = annotations.read_text().splitlines(keepends=True)
+    first, second = (line.split("\t", 1) for line in lines[:2])
+    annotations.unlink()  # a file of its own, where the others are links
+    annotations.write_text("".join([f"{first[0]}\t{second[1]}", f"{second[0]}\t{first[1]}", *lines[2:]]))
+    found.append(named(root))
+    wnid = a_wnid(root)
+    (root / "train" / wnid / f"{wnid}_boxes.txt").unlink()
+    (root / "train" / wnid / "images" / f"{wnid}_0.JPEG").rename(root / "train" / wnid / "images" / f"{wnid}_9.JPEG")
+    found.append(named(root))
+    assert found[0] and found[0] == found[1] and len(set(found)) == 3
 
 
 def test_its_corrupted_form_is_numbered_alike(written, tmp_path):

@@ -1,16 +1,20 @@
 """Evaluation from a checkpoint alone: right numbers, each example once, results kept and reused."""
 
 import json
+import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from robustjax import data
 from robustjax.core.check import InputError
 from robustjax.evaluate import report, run, suites
 from robustjax.evaluate.load import evaluation_data, load
 from robustjax.io import results
+from robustjax.io.checkpoint import METRIC, UNVALIDATED
 from robustjax.train import loop
 from tests import tiny
 
@@ -35,6 +39,22 @@ def test_numbers_are_those_of_the_whole_test_set(workdir, evaluated):
     assert clean["name"] == "clean" and clean["n"] == 24
     np.testing.assert_allclose(clean["metrics"]["accuracy"], (logits.argmax(1) == labels).mean())
     np.testing.assert_allclose(clean["metrics"]["nll_nats"], nll.mean(), rtol=1e-5)
+
+
+def test_what_does_not_fit_in_memory_is_read_ahead_with_the_same_batches():
+    # Kills: other batches, padding or ids than those of resident data; each batch read when it is asked for.
+    class Streamed(data.ArraySource):
+        resident = False
+
+        def fetch(self, indices):
+            asked.append(threading.current_thread().name)
+            return super().fetch(indices)
+
+    asked, fake = [], data.make("fake", train=24).train
+    ids = np.array([5, 3, 20, 8, 1, 0, 23])
+    streamed = list(run._parts(Streamed(fake.images, fake.labels), ids, 3))
+    jax.tree.map(np.testing.assert_array_equal, streamed, list(run._parts(fake, ids, 3)))
+    assert len(streamed) == 3 and len(asked) == 3 and "MainThread" not in asked
 
 
 def test_every_item_has_its_file_with_all_that_a_reader_needs(workdir, evaluated):
@@ -67,8 +87,6 @@ def test_measured_items_are_not_measured_again_unless_the_network_changed(workdi
 
 def test_results_do_not_depend_on_the_batch_size(workdir, evaluated, tmp_path):
     # Kills: randomness keyed by the place in the batch.
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "evaluation")
@@ -97,14 +115,27 @@ def test_checkpoints_can_be_chosen(workdir):
 
 
 def test_damaged_best_checkpoint_is_passed_over_with_a_warning(workdir, tmp_path, capsys):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     best = load(copy).step
     for file in (copy / "checkpoints" / str(best) / "state").rglob("d/*"):
         file.unlink()
     assert load(copy).step != best and f"checkpoint {best}" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_a_stopped_run_is_named_and_never_the_best(workdir, tmp_path, capsys):
+    # Kills: measuring weights of the middle of an epoch as the best, where the best cannot be read.
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    best = load(copy).step
+    other = 12 - best
+    results.write_json(copy / "checkpoints" / str(other) / "metrics" / "metrics", {METRIC: UNVALIDATED})
+    assert load(copy).step == best and capsys.readouterr().err == ""
+    assert load(copy, checkpoint=other).step == other and f"checkpoint {other}" in capsys.readouterr().err
+    for file in (copy / "checkpoints" / str(best) / "state").rglob("d/*"):
+        file.unlink()
+    with pytest.raises(InputError, match="none of the validated checkpoints"):
+        load(copy)
 
 
 def test_data_of_another_shape_are_refused(workdir):

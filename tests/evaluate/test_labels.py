@@ -6,7 +6,9 @@ from configs.discriminative import cifar10 as discriminative
 from configs.esp import cifar10 as esp
 from configs.rat import cifar10 as rat
 from configs.spider import cifar10 as spider
+from configs.spider import imagenet
 from robustjax.evaluate.labels import trained_by
+from robustjax.io import results
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,34 @@ def test_options_of_a_stage_are_named(text, stage, options, name, label):
     config = spider.get_config("augment=augmix")
     config.objective.weight = 0.1
     assert trained_by(config.to_dict()) == ("augmix_otherwise+spider", "AugMix, JSD weight 0.1 + SPIDER (tau 8, xi 0.4)")
+
+
+@pytest.mark.parametrize(
+    ("text", "penalty", "name", "label"),
+    [
+        ("method=none", {"l1": 5e-7}, "none, l1 5e-07", "baseline, l1 5e-07"),
+        ("", {"l1": 1e-6, "l2": 0.5}, "spider, l1 1e-06, l2 0.5", "SPIDER (tau 8, xi 0.4), l1 1e-06, l2 0.5"),
+    ],
+)
+def test_penalties_are_named(text, penalty, name, label):
+    # Kills: a penalised network beside the paper's plain one, or under its label.
+    config = spider.get_config(text)
+    config.penalty.update(penalty)
+    assert trained_by(config.to_dict()) == (name, label)
+
+
+def test_a_stored_configuration_is_called_as_the_fresh_one():
+    # Kills: lists of a file taken for other settings than the tuples they were.
+    for text in ("augment=deepaugment_in_step,method=none", "augment=pixmix", "augment=augmix"):
+        config = spider.get_config(text).to_dict()
+        assert trained_by(results.canonical(config)) == trained_by(config)
+        assert "otherwise" not in trained_by(results.canonical(config))[0]
+
+
+@pytest.mark.parametrize(("augment", "label"), [("augmix", "AugMix"), ("pixmix", "PixMix")])
+def test_imagenet_has_strengths_of_its_own(augment, label):
+    # Kills: the papers' settings for ImageNet without their row; CIFAR's strengths beside it.
+    config = imagenet.get_config(f"augment={augment},method=none")
+    assert trained_by(config.to_dict()) == (augment, label)
+    config.augment_options[augment].severity = 3.0
+    assert trained_by(config.to_dict()) == (f"{augment}_otherwise", f"{label}, severity 3.0")

@@ -19,12 +19,12 @@ def all_fifteen(monkeypatch):
         monkeypatch.setitem(corruptions.NAMES, benchmark, tuple(name for name in CONSTANTS[benchmark] if name not in EXTRA))
 
 
-def run_of(folder, suite, error, seed=0, shape=(16, 16, 1), **changes):
+def run_of(folder, suite, error, seed=0, shape=(16, 16, 1), notes=(), **changes):
     """Returns (workdir, results) of a run whose errors are error(item)."""
     config = tiny.config(seed=seed, **changes)
     folder.mkdir()
     results.write_json(folder / "config.json", config)
-    run = {"checkpoint_step": 8, "data": "made up", "notes": []}
+    run = {"checkpoint_step": 8, "data": "made up", "notes": list(notes)}
     found = []
     for item in suites.items(suite, config, shape):
         measured = {"error": error(item), "accuracy": 1 - error(item), "nll_nats": 1.0, "ece_15_bins": 0.1}
@@ -170,6 +170,30 @@ def test_rows_say_how_a_run_was_trained(tmp_path):
     assert "Terms of the training loss in the last epoch before these checkpoints, TRADES, best checkpoint: kl 0.8." in report.markdown(
         made
     )
+
+
+def test_runs_of_other_copies_are_other_rows(tmp_path):
+    # Kills: copies, networks or pictures that lay in one folder after each other averaged as seeds; two rows of one label.
+    notes = [("networks of CIFAR-10 (digest 7a551937)",), ("networks of CIFAR-10 (digest 0b5e55ed)",), ()]
+    runs = [
+        run_of(tmp_path / f"{seed}_{i}", "clean", lambda item: 0.25, seed=seed, notes=note)
+        for i, note in enumerate(notes)
+        for seed in (i, 3 + i)
+    ]
+    rows = report.collect(runs)["rows"]
+    assert [row["seeds"] for row in rows] == [[0, 3], [1, 4], [2, 5]]
+    assert [row["label"] for row in rows] == ["baseline, digest 7a551937", "baseline, digest 0b5e55ed", "baseline"]
+    assert [row["label"] for row in report.collect(runs[:2])["rows"]] == ["baseline"]
+
+
+def test_weights_that_a_seed_began_with_are_no_other_row(tmp_path):
+    # Kills: seeds apart since each began with, or is, a file of its own.
+    runs = [
+        run_of(tmp_path / str(seed), "clean", lambda item: 0.25, seed=seed, init=file, notes=(f"{file} was trained elsewhere",))
+        for seed, file in enumerate(("a.pt (sha256 7a55193700000000)", "b.pt (sha256 0b5e55ed00000000)"))
+    ]
+    (row,) = report.collect(runs)["rows"]
+    assert row["seeds"] == [0, 1]
 
 
 def test_weights_of_a_leaderboard_stand_beside_its_numbers():

@@ -53,3 +53,14 @@ def test_unwritable_folder_says_so(tmp_path):
 def test_hash_sees_every_value():
     # Kills: hashing the keys only, or an unsorted dump.
     assert results.config_hash({"a": 1, "b": {"c": 2}}) != results.config_hash({"a": 1, "b": {"c": 3}})
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [({"seed": 1, "limit": 5}, "limit 5"), ({"seed": 2}, "seed 2"), ({}, "no seed"), ({"seed": 1, "limit": None}, "limit None")],
+)
+def test_every_setting_that_differs_is_named(tmp_path, stored, said):
+    # Kills: keys of the stored manifest alone passed over, so that nothing is named.
+    results.write_json(tmp_path / "about.json", stored)
+    with pytest.raises(InputError, match=rf"was begun with other settings \({said}\)"):
+        results.check_folder(tmp_path, "about.json", {"seed": 1})

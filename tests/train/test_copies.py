@@ -60,6 +60,7 @@ def test_copies_are_of_their_images(folder):
 def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypatch):
     # Kills: training begun anew or with other crops; copies of a cut-off batch, twice or left out; draws that depend on where it went on.
     monkeypatch.setattr(reconstruct, "_SAVE", 2)
+    monkeypatch.setattr(copies, "_FORCED", 0.0)
     out = tmp_path / "out"
 
     def killed_in(module, name: str, call: int) -> None:
@@ -78,19 +79,39 @@ def test_killed_anywhere_it_goes_on_to_the_same_files(folder, tmp_path, monkeypa
     killed_in(reconstruct, "save", 2)
     assert int(np.load(out / ".edsr.state.npz")["arr_0"]) == 2 and not (out / "edsr.npz").exists()
     killed_in(copies, "_distorted", 4)
+    assert int(np.load(out / ".edsr.npy.reached.npz")["arr_0"]) == 48
     with open(out / ".edsr.npy.partial", "ab") as file:
         file.write(b"half a batch")
-    killed_in(copies, "_distorted", 3)
-    assert not (out / "edsr.npy").exists()
+    killed_in(copies, "_distorted", 2)
+    assert int(np.load(out / ".edsr.npy.reached.npz")["arr_0"]) == 64 and not (out / "edsr.npy").exists()
     with pytest.raises(InputError, match=r"edsr.npy is missing or cannot be read; run launch/deepaugment.py again"):
         build.build(tiny.config(data__copies=str(out)))
     copies.write_copies(tiny.config(), out, **SETTINGS)
     for name in ("edsr.npy", "labels.npy", "deepaugment.json"):
         assert (out / name).read_bytes() == (folder / name).read_bytes(), name
-    before = (out / "edsr.npy").stat().st_mtime_ns
+    before = [(out / name).stat().st_mtime_ns for name in ("edsr.npy", "labels.npy")]
     assert copies.write_copies(tiny.config(), out, **SETTINGS).kept == ("edsr",)
-    assert (out / "edsr.npy").stat().st_mtime_ns == before
+    assert [(out / name).stat().st_mtime_ns for name in ("edsr.npy", "labels.npy")] == before
     assert sorted(path.name for path in out.iterdir() if path.name != ".lock") == ["deepaugment.json", "edsr.npy", "edsr.npz", "labels.npy"]
+
+
+def test_what_was_not_forced_to_the_disk_is_written_again(folder, tmp_path, monkeypatch):
+    # Kills: a file whose size is taken for what is in it (the power went); each image forced to the disk; cut-off labels that are kept.
+    out, forced = tmp_path / "out", []
+    shutil.copytree(folder, out)
+    whole = (out / "edsr.npy").read_bytes()
+    (out / "edsr.npy").rename(out / ".edsr.npy.partial")
+    with open(out / ".edsr.npy.partial", "r+b") as file:
+        file.seek(-20 * 256, 2)
+        file.write(bytes(20 * 256))
+    reconstruct.save(out / ".edsr.npy.reached.npz", np.int32(48))
+    labels = (out / "labels.npy").read_bytes()
+    (out / "labels.npy").write_bytes(labels[:-4])
+    force = copies._force
+    monkeypatch.setattr(copies, "_force", lambda file: (forced.append(file.name), force(file)))
+    copies.write_copies(tiny.config(), out, **SETTINGS)
+    assert (out / "edsr.npy").read_bytes() == whole and (out / "labels.npy").read_bytes() == labels
+    assert forced == [str(out / ".labels.npy.partial"), str(out / ".edsr.npy.partial")]
 
 
 def test_training_reads_originals_and_copies_of_its_part_only(folder, tmp_path):
@@ -112,8 +133,9 @@ def test_runs_without_copies_keep_their_hash():
     assert results.comparable(tiny.config(data__copies="x")) != results.comparable(old)
 
 
-def test_published_weights_take_the_place_of_training(tmp_path):
-    # Kills: weights that are trained on, or not used; a folder that is taken up with other weights; a network read back as another.
+def test_published_weights_take_the_place_of_training(tmp_path, monkeypatch):
+    # Kills: weights that are trained on, or not used; a folder that is taken up with other weights; a network read back as another;
+    # more images measured at once than are distorted; advice to train what is not trained.
     options = {**tiny.config()["data"]["options"], "channels": 3, "train": 24}
     config, settings = (
         tiny.config(data__options=options),
@@ -121,12 +143,18 @@ def test_published_weights_take_the_place_of_training(tmp_path):
     )
     weights = {"cae": test_published.saved(tmp_path, "cae")}
     out = tmp_path / "out"
-    copies.write_copies(config, out, weights=weights, **settings | {"min_psnr": -100.0})
+    with pytest.raises(InputError, match="cae reconstructs .* dB only, below 90; lower --min_psnr, or leave it out, in a new folder"):
+        copies.write_copies(config, out, weights=weights, **settings | {"min_psnr": 90.0})
+    sizes, psnr = [], reconstruct.psnr
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, "psnr", lambda *args, batch_size: (sizes.append(batch_size), psnr(*args, batch_size=batch_size))[1])
+        copies.write_copies(config, out, weights=weights, **settings | {"min_psnr": -100.0, "batch_size": 2})
+    assert sizes == [2]
     (network,), note = networks.read(out, channels=3)
     expected = published.load("cae", weights["cae"])
     assert network.layers == expected.layers
     jax.tree.map(np.testing.assert_array_equal, network.params, expected.params)
-    assert np.load(out / "cae.npy").shape == (24, 16, 16, 3) and "networks cae of made-up patterns" in note
+    assert np.load(out / "cae.npy").shape == (24, 16, 16, 3) and re.search(r"networks cae \(-?\d+\.\d dB\) of made-up patterns", note)
     other = {"cae": test_published.saved(tmp_path, "cae", **{"e_conv_1.1.bias": np.zeros(64)})}
     for given, where, message in (
         (other, out, "weights"),
@@ -172,9 +200,18 @@ def test_wrong_settings_are_refused_before_anything_is_written(change, message, 
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_networks_are_not_used(folder, tmp_path):
-    # Kills: copies by a network that reconstructs nothing; a loss that is not a number.
+def test_bad_networks_are_not_used(folder, tmp_path, monkeypatch):
+    # Kills: copies by a network that reconstructs nothing, or its use in the step; training it again for less; a loss that is not a number.
+    bad = tmp_path / "bad"
     with pytest.raises(InputError, match=r"edsr reconstructs validation images at \d+\.\d dB only, below 90; train it longer or wider"):
-        copies.write_copies(tiny.config(), tmp_path / "bad", **{**SETTINGS, "min_psnr": 90.0})
+        copies.write_copies(tiny.config(), bad, **{**SETTINGS, "min_psnr": 90.0})
+    with pytest.raises(InputError, match=r"lacks edsr.npz"):
+        networks.read(bad, channels=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(reconstruct, "_step", None)
+        copies.write_copies(tiny.config(), bad, **SETTINGS)
+    assert (bad / "edsr.npy").read_bytes() == (folder / "edsr.npy").read_bytes()
+    with pytest.raises(InputError, match="below 90"):  # of a network that was kept, too
+        copies.write_copies(tiny.config(), bad, **{**SETTINGS, "min_psnr": 90.0})
     with jax.debug_nans(False), pytest.raises(InputError, match="loss is .* at step 5; take a lower learning rate than 1e"):
         copies.write_copies(tiny.config(), tmp_path / "nan", **{**SETTINGS, "lr": 1e30})

@@ -1,11 +1,13 @@
 """What stops a run before it wastes days, memory or numbers."""
 
 import math
+import signal
 from types import SimpleNamespace
 
 import jax
 import pytest
 
+from robustjax.core import processes
 from robustjax.core.check import InputError
 from robustjax.io import log
 from robustjax.train import feed, guard, loop, select
@@ -61,6 +63,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
     config = tiny.config(optimizer__lr=1e38, optimizer__momentum=0.0, epochs=1, schedule__name="constant")
     with jax.debug_nans(False), pytest.raises(InputError, match=r"not finite at step \d+; there is no checkpoint yet\. Lower config"):
         loop.train(config, tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(("index", "says"), [(0, "the last good checkpoint is of step 4"), (1, "process 0 says which checkpoint")])
+def test_all_processes_wait_for_the_last_good_checkpoint(index, says, monkeypatch):
+    # Kills: a process that ends while the first one writes: where one that ends takes the others along, the checkpoint is lost.
+    happened = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: index)
+    monkeypatch.setattr(processes, "gather", lambda problem: happened.append("gathered") or [problem, None])
+    checkpoints = SimpleNamespace(wait=lambda: happened.append("written"), steps=lambda: [4])
+    watch = guard.Watch(None, None if index else checkpoints, None, None, None, guard.Asked())
+    with pytest.raises(guard.NotFinite, match=says):
+        watch.refuse_bad_weights(8, math.nan)
+    assert happened == (["gathered"] if index else ["written", "gathered"])
+
+
+def test_a_handler_from_outside_python_becomes_the_usual_one(monkeypatch):
+    # signal.signal then returns None, and does not take it back.
+    set_handler, before, answers = signal.signal, signal.getsignal(signal.SIGTERM), iter([None])
+
+    def answer(number, handler):
+        return next(answers, set_handler(number, handler))
+
+    monkeypatch.setattr(signal, "signal", answer)
+    try:
+        with guard.Asked().listening():
+            pass
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        set_handler(signal.SIGTERM, before)
 
 
 def test_weights_broken_by_an_epoch_s_last_update_are_not_saved(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("copies")
     (out / MANIFEST).write_text(json.dumps({"networks": ["edsr", "cae"], "width": 4, "provenance": "nobody"}))
     for number, name in enumerate(("edsr", "cae")):
-        networks.save(out / f"{name}.npz", image_to_image.make(name, jax.random.key(number), channels=1, width=4), 30.0)
+        networks.save(out / f"{name}.npz", image_to_image.make(name, jax.random.key(number), channels=1, width=4), 30.0 - 1.5 * number)
     return out
 
 
@@ -70,8 +70,9 @@ def test_a_step_is_the_same_on_many_devices(experiment):
 
 
 def test_the_run_says_which_networks(experiment):
-    # Kills: a run that goes on with other networks unnoticed.
-    assert any(note.startswith("DeepAugment in the step, networks edsr, cae of nobody (digest ") for note in experiment.notes)
+    # Kills: a run that goes on with other networks unnoticed; how badly they reconstruct thrown away.
+    expected = "DeepAugment in the step, networks edsr (30.0 dB), cae (28.5 dB) of nobody (digest "
+    assert any(note.startswith(expected) for note in experiment.notes), experiment.notes
 
 
 @pytest.mark.parametrize(

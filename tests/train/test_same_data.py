@@ -52,6 +52,17 @@ def test_other_files_are_refused_and_a_copy_is_not(begun, tmp_path):
     loop.train(config(write(tmp_path / "copy", ("dry", "wet"))), begun[0], quiet=True)
 
 
+@pytest.mark.parametrize(("role", "images"), [("train", "training"), ("validation", "validation")])
+def test_another_number_of_images_is_refused(begun, role, images):
+    # Kills: data that name no digest, as TFDS's do not, and are not what they were; runs of a version that wrote no numbers refused.
+    experiment = build.build(config(begun[1]))
+    known = {"provenance": "made up", "train": len(experiment.train_ids), "validation": len(experiment.validation_ids)}
+    loop._check_data(experiment, known)
+    loop._check_data(experiment, {"provenance": "made up"})
+    with pytest.raises(InputError, match=rf"begun with {known[role] + 1} {images} images, the data now give {known[role]};"):
+        loop._check_data(experiment, {**known, role: known[role] + 1})
+
+
 def test_classes_of_another_order_are_refused_in_evaluation(begun, tmp_path):
     # Kills: an accuracy of nothing on a folder with a class renamed.
     meta = load.load(begun[0]).meta
