@@ -4,6 +4,7 @@ Import this before robustjax.
 """
 
 import ast
+import contextlib
 import itertools
 import os
 import runpy
@@ -55,14 +56,14 @@ def run(main) -> None:
         try:
             main()
         except KeyboardInterrupt as stop:
-            print(str(stop) or "stopped; the same command goes on from the last checkpoint or result.", file=sys.stderr)
+            _tell(str(stop) or "stopped; the same command goes on from the last checkpoint or result.")
             status = getattr(stop, "status", 130)
         except Exception as error:
             if isinstance(error, InputError) and not _DEBUG.value:
-                print(f"error: {error}", file=sys.stderr)
+                _tell(f"error: {error}")
                 status = 2
             else:
-                traceback.print_exc()
+                _tell(traceback.format_exc().rstrip())
                 status = 1
         else:
             return
@@ -70,6 +71,12 @@ def run(main) -> None:
         sys.exit(status)
 
     app.run(wrapped, flags_parser=_parse)
+
+
+def _tell(text: str) -> None:
+    """Prints on stderr, if anybody still reads it (an ssh that was cut off does not): what comes after has to be done all the same."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _parse(argv):

@@ -9,6 +9,7 @@ The image holds this checkout in /robustjax and Python with robustjax[cuda] or [
 """
 
 import json
+import math
 import re
 import shlex
 import string
@@ -44,17 +45,34 @@ def rendered() -> str:
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", _NAME.value):
         raise InputError(f"--name is at most 40 lower case letters, digits and '-', begins with a letter, got {_NAME.value!r}.")
     accelerator, chips = _USUAL[_KIND.value]
+    chips = _CHIPS.value or chips
+    if _KIND.value == "tpu":
+        _check_topology(chips)
     template = string.Template((Path(__file__).parent / f"{_KIND.value}.yaml").read_text())
     return template.substitute(
         name=_NAME.value,
         image=json.dumps(_IMAGE.value),
         hosts=_HOSTS.value,
-        chips=_CHIPS.value or chips,
+        chips=chips,
         accelerator=_ACCELERATOR.value or accelerator,
         topology=_TOPOLOGY.value,
         claim=_CLAIM.value,
         command=json.dumps(["python", "launch/train.py", *shlex.split(_TRAIN.value)]),
     )
+
+
+def _check_topology(chips: int) -> None:
+    """Refuses a slice of another size than its machines: its pods would wait for ever."""
+    from robustjax.core.check import InputError
+
+    if not re.fullmatch(r"\d+(x\d+){1,2}", _TOPOLOGY.value):
+        raise InputError(f"--topology is two or three numbers with x between them, such as 4x4, got {_TOPOLOGY.value!r}.")
+    of_slice = math.prod(map(int, _TOPOLOGY.value.split("x")))
+    if of_slice != _HOSTS.value * chips:
+        raise InputError(
+            f"a slice of topology {_TOPOLOGY.value} has {of_slice} chips, --hosts={_HOSTS.value} machines of {chips} have "
+            f"{_HOSTS.value * chips}; make them agree with --topology, --hosts or --chips."
+        )
 
 
 def main() -> None:

@@ -14,13 +14,17 @@ install)
 train)
     shift
     # An earlier run goes on when its ssh is cut off, and holds the chips: it gets the time to write a checkpoint.
-    running=${TMPDIR:-/tmp}/robustjax.pid
+    running=${TMPDIR:-/tmp}/robustjax.pid log=${TMPDIR:-/tmp}/robustjax.log
     if [ -e "$running" ] && kill -TERM "$(cat "$running")" 2>/dev/null; then
         timeout 180 tail --pid="$(cat "$running")" -f /dev/null || { echo "error: process $(cat "$running") does not end." >&2; exit 2; }
     fi
-    echo $$ >"$running"
     export JAX_NUM_PROCESSES=${JAX_NUM_PROCESSES:-auto}
-    exec "${ROBUSTJAX_VENV:-.venv}/bin/python" launch/train.py "$@"
+    # In a session of its own and with a file to write to, so that it outlives the ssh, which only reads along.
+    : >"$log"
+    setsid "${ROBUSTJAX_VENV:-.venv}/bin/python" launch/train.py "$@" >>"$log" 2>&1 </dev/null &
+    echo $! >"$running"
+    tail --pid=$! --lines=+1 -f "$log" || true
+    wait $!
     ;;
 *)
     echo "error: worker.sh install, or worker.sh train OPTIONS." >&2

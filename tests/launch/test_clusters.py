@@ -1,5 +1,6 @@
 """Scripts for Slurm, Cloud TPU and GKE: they parse, print what they would run, and what they print runs."""
 
+import io
 import os
 import shlex
 import signal
@@ -7,10 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 import yaml
 
+from robustjax.core import processes
+from robustjax.core.check import InputError
 from robustjax.io import log, results
 from robustjax.train import guard
 from tests.launch import commands
@@ -19,8 +24,8 @@ ROOT = commands.ROOT
 QUICK = ("--config=configs/spider/digits.py:quick", "--config.data.limit_train=160", "--config.batch_size=32")
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for kind in ("sbatch", "sh") for path in (ROOT / "launch").glob(f"*/*.{kind}"))
 
-# In place of the real ones: srun starts its command once for each of $TASKS, with Slurm's variables, and hands SIGTERM on to them; gcloud
-# runs --command on this machine, as its only worker; scontrol and sbatch write down what they were asked.
+# In place of the real ones: srun starts its command once for each of $TASKS, with Slurm's variables, and kills them when it gets SIGTERM;
+# scancel signals them; gcloud runs --command on this machine, as its only worker; scontrol writes down what it was asked.
 SRUN = """
 import os, signal, subprocess, sys
 command = [argument for i, argument in enumerate(sys.argv[1:]) if not argument.startswith("--") or "launch/train.py" in sys.argv[1:i + 1]]
@@ -32,13 +37,21 @@ tasks = [
     })
     for i in range(count)
 ]
-signal.signal(signal.SIGTERM, lambda *_: [task.terminate() for task in tasks])
-sys.exit(max(task.wait() for task in tasks))
+signal.signal(signal.SIGTERM, lambda *_: [task.kill() for task in tasks])
+open(os.environ["PIDS"], "w").write(" ".join(str(task.pid) for task in tasks))
+statuses = [task.wait() for task in tasks]
+sys.exit(max(128 - status if status < 0 else status for status in statuses))
 """
 GCLOUD = """
 import os, subprocess, sys
 (line,) = (argument.removeprefix("--command=") for argument in sys.argv if argument.startswith("--command="))
 sys.exit(subprocess.run(["bash", "-c", line], env={**os.environ, "JAX_NUM_PROCESSES": "1"}).returncode)
+"""
+SCANCEL = """
+import os, signal, sys
+assert sys.argv[1:] == ["--signal=TERM", os.environ["SLURM_JOB_ID"]]
+for pid in open(os.environ["PIDS"]).read().split():
+    os.kill(int(pid), signal.SIGTERM)
 """
 SCONTROL = """
 import os, sys
@@ -46,20 +59,37 @@ open(os.environ["ASKED"], "a").write(" ".join(sys.argv[1:]))
 """
 
 
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def in_place_of_python(folder: Path, text: str) -> dict:
+    """Returns what makes the scripts run lines of sh in `folder`, in place of launch/train.py."""
+    executable(folder / "venv" / "bin" / "python", f"#!/bin/sh\ncd {shlex.quote(str(folder))}\n{text}\n")
+    return {"ROBUSTJAX_VENV": str(folder / "venv")}
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """Returns the environment of a machine that has the commands of clusters."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, text in {"srun": SRUN, "gcloud": GCLOUD, "scontrol": SCONTROL}.items():
-        (folder / name).write_text(f"#!{sys.executable}\n{text}")
-        (folder / name).chmod(0o755)
+    for name, text in {"srun": SRUN, "scancel": SCANCEL, "gcloud": GCLOUD, "scontrol": SCONTROL}.items():
+        executable(folder / name, f"#!{sys.executable}\n{text}")
     return commands.environment(
         PATH=f"{folder}:{os.environ['PATH']}",
         ROBUSTJAX_VENV=sys.prefix,
         SLURM_JOB_ID=str(os.getpid()),  # the port follows from it
         SLURM_SUBMIT_DIR=str(ROOT),
         ASKED=str(tmp_path / "asked"),
+        PIDS=str(tmp_path / "pids"),
         TASKS="1",
         TPU_ZONE="zone",
         TMPDIR=str(tmp_path),
@@ -119,13 +149,12 @@ def test_what_is_printed_trains(script, tasks, cluster, tmp_path):
 
 
 def test_a_job_near_its_end_leaves_a_checkpoint_and_is_queued_again(cluster, tmp_path):
-    # Kills: a trap that ends the script and with it the step; a job that is queued again when it is done; one that never is.
+    # Kills: a trap that ends the script and with it the step; SIGTERM to srun; a job that is queued again when it is done; one that never is.
     workdir = tmp_path / "run"
     arguments = (*QUICK, "--config.epochs=400", "--config.validate_epochs=50", f"--workdir={workdir}")
     script = ["bash", str(ROOT / "launch" / "slurm" / "one_node.sbatch")]
     job = subprocess.Popen([*script, *arguments], env=cluster, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (workdir / "checkpoints" / "200").exists() and job.poll() is None:
-        time.sleep(0.01)
+    wait_for(workdir / "checkpoints" / "200", job)
     job.send_signal(signal.SIGUSR1)
     _, err = job.communicate(timeout=60)
     assert job.returncode == guard.Stopped.status and "the same command goes on from there" in err, err
@@ -134,6 +163,92 @@ def test_a_job_near_its_end_leaves_a_checkpoint_and_is_queued_again(cluster, tmp
     assert again.returncode == 0 and "going on from step" in again.stderr and trained(workdir) == 1600
     assert (tmp_path / "asked").read_text().count("requeue") == 1
     assert [record["step"] for record in log.read_lines(workdir / "log.jsonl")] == list(range(200, 1601, 200))
+
+
+@pytest.mark.parametrize(
+    ("ends", "restarts", "status", "queued", "said"),
+    [
+        pytest.param("exit 143", 49, 143, 1, "", id="in time"),
+        pytest.param(":", 0, 5, 1, "", id="later than its grace"),
+        pytest.param("exit 2", 0, 2, 0, "", id="of a mistake"),
+        pytest.param("exit 143", 50, 143, 0, "error: the job was started again 50 times", id="too often"),
+    ],
+)
+def test_what_queues_a_job_again(ends, restarts, status, queued, said, cluster, tmp_path):
+    # Kills: a step that outlives its grace and is not queued, or twice; jobs that are queued again for ever.
+    late = {"ROBUSTJAX_GRACE": "0.1"} if ends == ":" else {}
+    step = f"trap '{ends}' TERM; touch begun; until [ -e asked ]; do sleep 0.05; done; exit 5"
+    given = {**cluster, **in_place_of_python(tmp_path, step), **late, "SLURM_RESTART_COUNT": str(restarts)}
+    script = ["bash", str(ROOT / "launch" / "slurm" / "one_node.sbatch"), "--config=a.py"]
+    job = subprocess.Popen(script, env=given, stderr=subprocess.PIPE, text=True)
+    wait_for(tmp_path / "begun", job)
+    wait_for(tmp_path / "pids", job)
+    job.send_signal(signal.SIGUSR1)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == status and err.startswith(said), err
+    asked = (tmp_path / "asked").read_text() if queued else ""
+    assert asked.count("requeue") == queued and (tmp_path / "asked").exists() == bool(queued)
+
+
+def test_a_step_that_is_over_at_once_hands_its_status_on(cluster, tmp_path):
+    # Kills: looking whether the step is there before waiting for it: with a slow look it never is.
+    line = 'kill() { sleep 0.5; builtin kill "$@"; }; source launch/slurm/step.sh; train_step -- --config=a.py'
+    ran = subprocess.run(["bash", "-c", line], cwd=ROOT, env={**cluster, **in_place_of_python(tmp_path, "exit 7")}, capture_output=True)
+    assert ran.returncode == 7
+
+
+def test_tasks_get_the_cores_that_the_job_asked_for(cluster):
+    (command,) = printed("slurm/many_nodes.sbatch", *QUICK, environment={**cluster, "SLURM_CPUS_PER_TASK": "16"})
+    assert "--cpus-per-task=16" in shlex.split(command)
+
+
+def test_a_run_on_a_tpu_outlives_its_ssh(cluster, tmp_path):
+    # Kills: a run that is hung up with its ssh, or ends at its next line since nobody reads it; a status that gets lost.
+    run = "echo begun; until [ -e go ]; do sleep 0.05; done; echo more || exit; echo more; touch done; exit 7"
+    given = {**cluster, **in_place_of_python(tmp_path, run)}
+    command = ["bash", str(ROOT / "launch" / "tpu" / "worker.sh"), "train", "--config=a.py"]
+    ssh = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert ssh.stdout.readline() == "begun\n"
+    os.killpg(ssh.pid, signal.SIGHUP)
+    ssh.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    ended = time.monotonic() + 30
+    while not (tmp_path / "done").exists() and time.monotonic() < ended:
+        time.sleep(0.01)
+    assert (tmp_path / "done").exists()
+    again = subprocess.run(command, env=given, capture_output=True, text=True, timeout=60)
+    assert (again.returncode, again.stdout) == (7, "begun\nmore\nmore\n"), again.stderr
+
+
+def test_a_process_leaves_although_nobody_reads_what_it_says(monkeypatch):
+    # Kills: an error in saying the error, after which the process waits for the others, and they for it.
+    class Cut(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+        def flush(self):
+            raise BrokenPipeError
+
+    def fail():
+        raise InputError("said to nobody")
+
+    monkeypatch.syspath_prepend(ROOT / "launch")
+    import entry
+
+    monkeypatch.setattr(entry, "cache_compilations", lambda: None)
+    monkeypatch.setattr(entry, "_DEBUG", SimpleNamespace(value=False))
+    monkeypatch.setattr(entry.app, "run", lambda wrapped, flags_parser: wrapped([]))
+    monkeypatch.setattr(entry.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(entry.warnings, "formatwarning", entry.warnings.formatwarning)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
+    left = []
+    monkeypatch.setattr(processes.os, "_exit", left.append)
+    with monkeypatch.context() as cut, pytest.raises(SystemExit):
+        for name in ("stdout", "stderr"):
+            cut.setattr(sys, name, Cut())
+        entry.run(fail)
+    assert left == [2]
 
 
 def jobset(*options: str) -> dict:
@@ -170,6 +285,18 @@ def test_jobsets_ask_for_what_was_said():
 def test_a_name_that_kubernetes_refuses_is_refused_here():
     out = commands.run("gke/submit", "--kind=gpu", "--name=A_b", "--image=i", "--train=--config=a.py", "--dry_run")
     assert out.returncode == 2 and "error: --name is at most 40 lower case letters, digits and '-'" in out.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--hosts=4"], "a slice of topology 2x2 has 4 chips, --hosts=4 machines of 4 have 16"),
+        (["--topology=4*4"], "--topology is two or three numbers with x between them, such as 4x4, got '4*4'"),
+    ],
+)
+def test_a_slice_that_pods_would_wait_for_is_refused(options, message):
+    out = commands.run("gke/submit", "--kind=tpu", "--name=a", "--image=i", "--train=--config=a.py", "--dry_run", *options)
+    assert out.returncode == 2 and message in out.stderr
 
 
 @pytest.mark.slow
