@@ -1,6 +1,7 @@
 """What launch/reproduce.py and launch/sweep.py share: flags, the list of a dry run, the end."""
 
 import shlex
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only list the runs, their command
 _WORKDIR = flags.DEFINE_string("workdir", "runs/reproduce", "Folder of all runs and tables.")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of the data sets, as --config.data.dir of launch/train.py.")
 _OVERRIDE = flags.DEFINE_multi_string(
-    "override", [], "Another setting of every run's configuration: KEY=VALUE, e.g. compute_dtype=bfloat16. Such runs have other folders."
+    "override",
+    [],
+    "Another setting of every run's configuration: KEY=VALUE, e.g. compute_dtype=bfloat16. Such runs and tables have other folders.",
 )
 
 
@@ -79,13 +82,13 @@ def describe(cells: Sequence, title: str) -> None:
         print(
             "  Operations are counted from forward passes. A network of fewer channels than the one measured runs several times slower on"
         )
-        print("  an accelerator, so that these hours are the least that it takes.")
+        print("  an accelerator, and what launch/deepaugment.py takes is not counted: these hours are the least that it takes.")
 
 
 def finish(failures: Sequence) -> None:
-    """Names what failed, and exits with 1 if anything did."""
+    """Names what failed, and exits with 1 if anything did; with 143, on which schedulers begin again, if all of it was only stopped."""
     for failure in failures:
-        print(f"failed: {failure.name}: {failure.why}" + (f"; see {failure.log}" if failure.log else ""), file=sys.stderr)
+        print(failure.said, file=sys.stderr)
     if failures:
-        print(f"{len(failures)} failed; the same command tries them again, and nothing that is done is lost.", file=sys.stderr)
-        sys.exit(1)
+        print(f"{len(failures)} not done; the same command tries them again, and nothing that is done is lost.", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM if all(failure.stopped for failure in failures) else 1)

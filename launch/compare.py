@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from launch.jobs import Failure
 from launch.plan import Cell, Run
 from robustjax.core.check import InputError
 from robustjax.evaluate import geometry_tables, robustness
@@ -28,7 +29,14 @@ _KNOWN = {
 
 
 def gathered(
-    name: str, scale: str, cells: Sequence[Cell], paper: Mapping, *, notes: Sequence[str] = (), failures: Sequence = (), command: str = ""
+    name: str,
+    scale: str,
+    cells: Sequence[Cell],
+    paper: Mapping,
+    *,
+    notes: Sequence[str] = (),
+    failures: Sequence[Failure] = (),
+    command: str = "",
 ) -> dict:
     """Returns a table as JSON.
 
@@ -42,7 +50,7 @@ def gathered(
         command: that made it.
 
     Returns:
-        table, scale, command, paper, settings, papers_notes, notes, measured (on what), failures, environment, and `data`: for each data set
+        table, scale, command, paper, settings, papers_notes, notes, measured (on what), failures, environments, and `data`: for each data set
         `metrics` and `rows`, a row with its label, `quoted`, `ours` {metric: mean, std, values} and `theirs` {metric: mean, std}.
     """
     about: list[dict] = []
@@ -71,10 +79,33 @@ def gathered(
         "papers_notes": list(paper.get("notes", ())),
         "notes": list(dict.fromkeys([*notes, *(note for one in about for note in one["notes"])])),
         "measured": list(dict.fromkeys(line for one in about for line in one["measured"])),
-        "failures": [failure._asdict() | {"log": failure.log and str(failure.log)} for failure in failures],
-        "environment": about[0]["environment"] if about else None,
+        "failures": stored(failures),
+        "environments": environments(about),
         "data": data,
     }
+
+
+def stored(failures: Sequence[Failure]) -> list[dict]:
+    """Returns failures as JSON."""
+    return [failure._asdict() | {"log": failure.log and str(failure.log)} for failure in failures]
+
+
+def failed(report: Mapping) -> list[str]:
+    """Returns the lines of a table or a sweep that name what is missing."""
+    said = (Failure(**failure).said for failure in report["failures"])
+    return [f"{line[0].upper()}{line[1:]}.  " for line in said]
+
+
+def environments(about: Sequence[Mapping]) -> list[dict]:
+    """Returns where runs were measured, each environment once."""
+    return [one["environment"] for at, one in enumerate(about) if one["environment"] not in [other["environment"] for other in about[:at]]]
+
+
+def hardware(report: Mapping) -> list[str]:
+    """Returns the line of a table or a sweep that says on what it was measured, if anything was."""
+    said = (f"{one['device']} ({one['backend']}, {one['cpus']} CPU cores), jax {one['jax']}" for one in report["environments"])
+    named = "; ".join(dict.fromkeys(said))
+    return [f"Hardware: {named}.  "] if named else []
 
 
 def theirs(row: Mapping[str, float]) -> dict[str, dict]:
@@ -217,16 +248,12 @@ def markdown(report: Mapping) -> str:
 
 def _footer(report: Mapping) -> list[str]:
     """Returns what it takes to read a table."""
-    where = report["environment"]
     lines = [f"The paper's settings: {report['settings']}.  "]
     lines += [f"On the paper: {note}  " for note in report["papers_notes"]]
     lines.append("Ours: mean and sample standard deviation over seeds; difference: ours minus the paper's, in points.  ")
     if report["measured"]:
         lines.append(f"Ours are of {'; '.join(report['measured'])}; every setting is in the reports of the data sets beside this one.  ")
-    lines += [f"Failed: {failure['name']}: {failure['why']}; see {failure['log']}.  " for failure in report["failures"]]
-    if where:
-        lines.append(f"Hardware: {where['device']} ({where['backend']}, {where['cpus']} CPU cores), jax {where['jax']}.  ")
-    return [*lines, f"Command: `{report['command']}`."]
+    return [*lines, *failed(report), *hardware(report), f"Command: `{report['command']}`."]
 
 
 def show(report: Mapping) -> None:

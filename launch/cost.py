@@ -63,7 +63,7 @@ def rates() -> list[Rate]:
             continue
         where = stored.get("environment", {})
         device = f"{where.get('cpus')} CPU cores" if where.get("backend") == "cpu" else str(where.get("device"))
-        for entry in stored.get("measured", ()):
+        for entry in (*stored.get("measured", ()), *stored.get("training", ())):
             speed = _speed(entry, stored.get("size", 32))
             if speed:
                 found.append(Rate(device, _network(entry["model"]), speed, f"results/{path.name}"))
@@ -71,14 +71,15 @@ def rates() -> list[Rate]:
 
 
 def _speed(entry: dict, side: int) -> float | None:
-    """Returns the operations a second of an entry of launch/benchmark.py or launch/benchmark_adversarial.py, of others None."""
+    """Returns the operations a second of an entry of launch/benchmark.py, benchmark_training.py or benchmark_adversarial.py, else None."""
     if "model" not in entry:
         return None
     forward = _forward(entry["model"], 16 if entry.get("name") == "train_step/digits" else side)
     if forward is None:
         return None
     if "images_per_second" in entry:
-        return (1 + _BACKWARD) * forward * entry["images_per_second"]["plain"]
+        images = entry["images_per_second"]
+        return (1 + _BACKWARD) * forward * images["plain" if "plain" in images else "plain float32"]
     for method in entry.get("methods", ()):
         if method["name"] == "trades":
             return _adversarial({"name": "trades", "steps": 10}) * forward * entry["batch"] / method["seconds"]

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from configs.tables import Sweep
 from launch import compare, plan
+from launch.jobs import Failure
 from robustjax.evaluate import geometry_tables
 from robustjax.io import results
 
@@ -43,7 +44,15 @@ def expand(sweep: Sweep, datasets: Sequence[str], settings: plan.Settings) -> li
 
 
 def gathered(
-    name: str, sweep: Sweep, scale: str, lines: Sequence[Line], paper: Mapping, *, failures: Sequence = (), command: str = ""
+    name: str,
+    sweep: Sweep,
+    scale: str,
+    lines: Sequence[Line],
+    paper: Mapping,
+    *,
+    notes: Sequence[str] = (),
+    failures: Sequence[Failure] = (),
+    command: str = "",
 ) -> dict:
     """Returns a sweep as JSON.
 
@@ -53,12 +62,13 @@ def gathered(
         scale: at which it was run.
         lines: see `expand`; what was measured is read from the reports of their runs.
         paper: the entry of tables.json that has the paper's points, or nothing.
+        notes: what is to be said above the table.
         failures: of jobs.
         command: that made it.
 
     Returns:
-        sweep, title, axis, scale, metrics, notes, measured (on what), failures, environment, command and `data`: for each data set its lines, with points at x,
-        `ours` and `theirs` by metric; those of kind 'radii' have the loss at x.
+        sweep, title, axis, scale, metrics, notes, measured (on what), failures, environments, command and `data`: for each data set its lines,
+        with points at x, `ours` and `theirs` by metric; those of kind 'radii' have the loss at x.
     """
     about: list[dict] = []
     data: dict[str, list[dict]] = {}
@@ -80,10 +90,10 @@ def gathered(
         "axis": sweep.axis,
         "scale": scale,
         "metrics": list(sweep.metrics),
-        "notes": list(dict.fromkeys(note for one in about for note in one["notes"])),
+        "notes": list(dict.fromkeys([*notes, *(note for one in about for note in one["notes"])])),
         "measured": list(dict.fromkeys(line for one in about for line in one["measured"])),
-        "failures": [f"{failure.name}: {failure.why}; see {failure.log}" for failure in failures],
-        "environment": about[0]["environment"] if about else None,
+        "failures": compare.stored(failures),
+        "environments": compare.environments(about),
         "command": command,
         "data": data,
     }
@@ -116,9 +126,9 @@ def markdown(report: Mapping) -> str:
                     cells += compare.beside(metric, point["ours"].get(metric), point["theirs"].get(metric))[: 3 if printed else 1]
                 lines.append("| " + " | ".join(cells) + " |")
         lines += ["", *_radii([line for line in found if line["kind"] == "radii"])]
-    lines += [f"Failed: {failure}.  " for failure in report["failures"]]
+    lines += compare.failed(report)
     lines += [f"Means and sample standard deviations over seeds; of {'; '.join(report['measured']) or 'nothing yet'}.  "]
-    return "\n".join([*lines, f"Command: `{report['command']}`."]) + "\n"
+    return "\n".join([*lines, *compare.hardware(report), f"Command: `{report['command']}`."]) + "\n"
 
 
 def _radii(found: Sequence[Mapping]) -> list[str]:

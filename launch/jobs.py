@@ -2,11 +2,15 @@
 
 A job is some commands in their order, each with a file that is there once it is done; so a list that is run again does what is missing. A
 worker holds a claim while it works, and so do its commands: a file with a lock, which the operating system drops when the last of them
-ends, however it ends. For machines that do not see each other's locks it also says who wrote it, and when the worker was last seen.
+ends, however it ends. For machines that do not see each other's locks (Lustre with `localflock`, some NFS) it also says which wrote it, and
+when the worker was last seen. There a worker that is gone is waited for GRACE seconds, and a command that outlives its launcher gives no
+signs: end it before the list is run again on another machine.
 """
 
 import contextlib
+import errno
 import fcntl
+import functools
 import os
 import platform
 import shlex
@@ -25,6 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BEAT, GRACE = 60.0, 600.0  # seconds between signs of life, and after which a worker on another machine is taken to be gone
 POLL = 0.5  # seconds until a worker without work looks again
 PATIENCE = 10.0  # seconds that commands have to stop by themselves
+_NOT_FREE = (errno.EAGAIN, errno.ENOENT, errno.ESTALE)  # locked; let go of or, on NFS, replaced at this moment
+_SIGTERM = (128 + signal.SIGTERM, -signal.SIGTERM)  # of a command that went by itself, with a checkpoint, or was ended
 
 
 class Step(NamedTuple):
@@ -59,6 +65,20 @@ class Failure(NamedTuple):
     name: str
     why: str  # in one line
     log: Path | None  # of what went wrong
+    stopped: bool = False  # by SIGTERM, which is nobody's fault: run again, it goes on
+
+    @property
+    def said(self) -> str:
+        """The failure in one line."""
+        return f"{'stopped' if self.stopped else 'failed'}: {self.name}: {self.why}" + (f"; see {self.log}" if self.log else "")
+
+
+@functools.cache
+def machine() -> str:
+    """Returns what a claim says of who wrote it: the machine, and since when it is up; machines may have one name."""
+    with contextlib.suppress(OSError):
+        return f"{platform.node()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
+    return platform.node()
 
 
 def claim(path: Path) -> IO | None:
@@ -78,7 +98,7 @@ def claim(path: Path) -> IO | None:
         except FileExistsError:
             file = _taken_over(path)
         if file is not None:
-            file.write(platform.node())
+            file.write(machine())
             file.flush()
             os.utime(path)
     return file
@@ -86,30 +106,31 @@ def claim(path: Path) -> IO | None:
 
 def _taken_over(path: Path) -> IO | None:
     """Returns the file of a claim whose worker is gone, locked; None if it lives."""
-    try:
-        file = open(path, "r+")
-    except FileNotFoundError:  # let go of at this moment: the next look will find it free
-        return None
     with contextlib.ExitStack() as closing:
-        closing.enter_context(file)
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        try:
+            file = closing.enter_context(open(path, "r+"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             there = os.stat(path)
             same = os.path.samestat(there, os.fstat(file.fileno()))
             # A lock of another machine may not be seen here.
-            gone = file.read() == platform.node() or time.time() - there.st_mtime > GRACE
+            gone = file.read() == machine() or time.time() - there.st_mtime > GRACE
             if same and gone:
                 file.truncate(0)
                 file.seek(0)
                 closing.pop_all()
                 return file
+        except OSError as error:
+            if error.errno not in _NOT_FREE:
+                raise
     return None
 
 
 def release(path: Path, file: IO) -> None:
-    """Lets go of a claim."""
-    path.unlink(missing_ok=True)
-    file.close()
+    """Lets go of a claim; one that another machine has taken over meanwhile stays its own."""
+    with file, contextlib.suppress(OSError):
+        file.seek(0)
+        if os.path.samestat(os.stat(path), os.fstat(file.fileno())) and file.read() == machine():
+            path.unlink()
 
 
 def work(jobs: Sequence[Job], claims: Path, *, workers: int = 1) -> list[Failure]:
@@ -122,18 +143,26 @@ def work(jobs: Sequence[Job], claims: Path, *, workers: int = 1) -> list[Failure
 
     Returns:
         The jobs that failed, and those that needed them. A failure ends nothing else; run again, the job is tried again.
+
+    Raises:
+        Stopped: on SIGTERM, which it hands to the commands and then waits for them.
     """
+    from robustjax.train import guard
+
     crew = _Crew(jobs, claims, share=0.9 / workers)
     threads = [threading.Thread(target=crew.run, daemon=True) for _ in range(workers)]
-    for thread in threads:
-        thread.start()
-    try:
-        while any(thread.is_alive() for thread in threads):
-            for thread in threads:
-                thread.join(POLL)
-    except BaseException:
-        crew.stop(threads)
-        raise
+    with guard.Asked().listening() as asked:
+        for thread in threads:
+            thread.start()
+        try:
+            while not asked and (alive := [thread for thread in threads if thread.is_alive()]):
+                alive[0].join(POLL)
+        except BaseException:
+            crew.stop(threads)
+            raise
+        if asked:
+            crew.end(threads)
+            raise guard.Stopped("stopped by SIGTERM; the same command goes on from the last checkpoints and results.")
     if crew.broken:
         raise crew.broken[0]
     return crew.failures
@@ -144,8 +173,10 @@ class _Crew:
 
     def __init__(self, jobs: Sequence[Job], claims: Path, *, share: float = 0.9):
         self.jobs, self.claims = list(jobs), claims
-        # A command takes most of an accelerator's memory when it starts; several have to share it.
-        self._environment = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{share:.2f}", **os.environ} if share < 0.9 else None
+        # Each command is one process by itself, whatever this one is part of.
+        self._environment = {**os.environ, "JAX_NUM_PROCESSES": "1"}
+        if share < 0.9:  # a command takes most of an accelerator's memory when it starts; several have to share it
+            self._environment.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{share:.2f}")
         self.failures: list[Failure] = []
         self.broken: list[BaseException] = []
         self._lock, self._stopped = threading.Lock(), threading.Event()
@@ -173,11 +204,21 @@ class _Crew:
         until = time.monotonic() + PATIENCE
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for process in list(self._active.values()):
-            if process is not None:
-                process.terminate()
+        self._terminate()
         for thread in threads:
             thread.join(PATIENCE)
+
+    def end(self, threads: Sequence[threading.Thread]) -> None:
+        """Makes the commands stop, and waits until they have: training writes a checkpoint first."""
+        self._terminate()
+        for thread in threads:
+            thread.join()
+
+    def _terminate(self) -> None:
+        with self._lock:
+            self._stopped.set()  # so that no further one begins
+            for process in filter(None, self._active.values()):
+                process.terminate()
 
     def _failed(self) -> set[str]:
         return {failure.name for failure in self.failures}
@@ -194,8 +235,10 @@ class _Crew:
             for job in self.jobs:
                 if job.name in done | self._failed() | self._active.keys():
                     continue
-                if lacking := self._failed() & set(job.needs):
-                    self.failures.append(Failure(job.name, f"needs {min(lacking)}, which failed", None))
+                if lacking := [failure for failure in self.failures if failure.name in job.needs]:
+                    needed = min(lacking, key=lambda failure: (failure.stopped, failure.name))
+                    how = "was stopped" if needed.stopped else "failed"
+                    self.failures.append(Failure(job.name, f"needs {needed.name}, which {how}", None, needed.stopped))
                 elif set(job.needs) <= done:
                     path = self.claims / f"{job.name.replace('/', '_')}.claim"
                     file = claim(path)
@@ -213,13 +256,13 @@ class _Crew:
             for step in job.steps:
                 if step.done.exists():
                     continue
-                why = self._execute(job, step, path, file)
+                failure = self._execute(job, step, path, file)
                 if self._stopped.is_set():
                     return
-                if why:
-                    log.say(f"failed: {job.name}: {why}; see {job.log}")
+                if failure:
+                    log.say(failure.said)
                     with self._lock:
-                        self.failures.append(Failure(job.name, why, job.log))
+                        self.failures.append(failure)
                     return
             log.say(f"done: {job.name} ({sum(one.done for one in self.jobs)} of {len(self.jobs)})")
         finally:
@@ -227,8 +270,8 @@ class _Crew:
                 self._active.pop(job.name, None)
             release(path, file)
 
-    def _execute(self, job: Job, step: Step, path: Path, file: IO) -> str:
-        """Runs a command; returns why it failed, or nothing."""
+    def _execute(self, job: Job, step: Step, path: Path, file: IO) -> Failure | None:
+        """Runs a command; returns its failure, or nothing."""
         log.say(f"begun: {shlex.join(step.command)}")
         with results.writing(job.log):
             job.folder.mkdir(parents=True, exist_ok=True)
@@ -239,22 +282,35 @@ class _Crew:
             program, *arguments = step.command
             command = [sys.executable if program == "python" else program, *arguments]
             streams = {"stdout": output, "stderr": output, "stdin": subprocess.DEVNULL}
-            process = subprocess.Popen(command, cwd=ROOT, env=self._environment, pass_fds=[file.fileno()], **streams)
-            self._active[job.name] = process
+            with self._lock:
+                if self._stopped.is_set():
+                    return None
+                process = subprocess.Popen(command, cwd=ROOT, env=self._environment, pass_fds=[file.fileno()], **streams)
+                self._active[job.name] = process
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(BEAT)
                     break
                 with contextlib.suppress(OSError):
                     os.utime(path)
-        if process.returncode in (130, -signal.SIGINT):  # the user stops all of us, and the main thread is about to hear of it
+        if process.returncode in (130, -signal.SIGINT, *_SIGTERM):  # all of us are stopped, and the main thread is about to hear of it
             self._stopped.wait(2 * POLL)
-        if process.returncode == 0:
-            return "" if step.done.exists() else f"{step.command[1]} ended without writing {step.done}"
-        if process.returncode < 0:
-            return f"stopped by {signal.Signals(-process.returncode).name}"
-        with open(job.log) as written:
-            written.seek(begin)
-            said = [line.strip() for line in written if line.strip()]
-        errors = [line for line in said if line.startswith("error: ")]
-        return [f"exit status {process.returncode}", *said, *errors][-1]
+        if process.returncode == 0 and step.done.exists():
+            return None
+        why = _why(process.returncode, step, job.log, begin)
+        return Failure(job.name, why, job.log, process.returncode in _SIGTERM)
+
+
+def _why(status: int, step: Step, written_to: Path, begin: int) -> str:
+    """Returns in one line why a command failed: its exit status, where its output begins in the log."""
+    if status == 0:
+        return f"{step.command[1]} ended without writing {step.done}"
+    if status in _SIGTERM:
+        return "stopped by SIGTERM; the same command goes on from its last checkpoint or result"
+    if status < 0:
+        return f"stopped by {signal.Signals(-status).name}"
+    with open(written_to, errors="replace") as written:
+        written.seek(begin)
+        said = [line.strip() for line in written if line.strip()]
+    errors = [line for line in said if line.startswith("error: ")]
+    return [f"exit status {status}", *said, *errors][-1]

@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import os
+import re
 from collections.abc import Container, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,12 @@ SHORT = 0.1  # of the epochs
 SEARCH = "search"
 _QUICK_COPIES = ("--networks=edsr", "--width=8", "--steps=250", "--train_batch_size=8", "--min_psnr=10")
 _QUICK_TRIALS = 3
+_NOT_OVERRIDDEN = {  # runs or reports that differ in these would share a folder
+    "seed": "--seeds says how many there are",
+    "data.dir": "give --data_dir",
+    "evaluation.noise": "measure the runs with launch/evaluate.py --noise",
+    "evaluation.geometry": "measure the runs with launch/evaluate.py --geometry",
+}
 
 
 class Settings(NamedTuple):
@@ -32,6 +39,11 @@ class Settings(NamedTuple):
     overrides: Mapping[str, Any] = {}
     data_dir: str = ""
     corrupted: Mapping[str, str] = {}  # data set -> folder of published corrupted files
+
+    @property
+    def changed(self) -> list[str]:
+        """What a table has to say of the overrides, in one line, if there are any."""
+        return [f"settings changed: {', '.join(f'{key}={value}' for key, value in self.overrides.items())}"] if self.overrides else []
 
 
 class Run(NamedTuple):
@@ -136,15 +148,19 @@ def cell(name: str, data: str, file: str, row: Row, of: Table | Sweep, settings:
     if data in settings.corrupted and {"corruptions", "full"} & set(of.suite.split(",")):
         arguments.append(f"--corrupted_dir={settings.corrupted[data]}")
     suite = _affordable(of.suite, settings.scale)
-    return Cell(data, name, runs, tuple(evaluation(one, suite, arguments) for one in runs), surrogate)
+    return Cell(data, name, runs, tuple(evaluation(one, suite, arguments, settings.data_dir) for one in runs), surrogate)
 
 
 def run(file: str, row: Row, seed: int, settings: Settings) -> Run:
     """Returns one training.
 
     Raises:
-        InputError: for an override of a key that the configuration does not have, or of another kind.
+        InputError: for an override of a key that the configuration does not have, or of another kind, or that tells no runs apart.
     """
+    for key in settings.overrides:
+        for refused, instead in _NOT_OVERRIDDEN.items():
+            if f"{key}.".startswith(f"{refused}.") or f"{refused}.".startswith(f"{key}."):
+                raise InputError(f"--override={key}=... cannot be: {instead}.")
     text = ",".join(filter(None, ("quick" * (settings.scale == "quick"), row.options)))
     config = _config(file, text, dict(row.overrides))
     overrides = {**row.overrides, **(_shortened(config) if settings.scale == "short" else {}), **settings.overrides}
@@ -153,7 +169,8 @@ def run(file: str, row: Row, seed: int, settings: Settings) -> Run:
     copies = _copies(file, config, where, settings) if row.copies else None
     if copies:
         config["data"]["copies"] = copies.name
-    name = f"{labels.trained_by(config)[0]}_{config['model']['name']}_{config['epochs']}ep{'_quick' * config['quick']}"
+    called = re.sub("[, ]+", "_", labels.trained_by(config)[0])
+    name = f"{called}_{config['model']['name']}_{config['epochs']}ep{'_quick' * config['quick']}"
     folder = settings.root / config["data"]["name"] / f"{name}_{results.config_hash(results.comparable(config))[:10]}_seed{seed}"
     train = [*_command("train", file, text, overrides), *where, f"--config.seed={seed}", f"--workdir={folder}"]
     if copies:
@@ -204,13 +221,38 @@ def _copies(file: str, config: dict, where: Sequence[str], settings: Settings) -
     return Job(f"copies_{folder.name}", folder.with_name(f"{folder.name}_log"), (Step(tuple(command), folder / "edsr.npy"),))
 
 
-def evaluation(of: Run, suite: str, arguments: Sequence[str] = ()) -> Step:
-    """Returns the step that measures a run."""
+def evaluation(of: Run, suite: str, arguments: Sequence[str] = (), data_dir: str = "") -> Step:
+    """Returns the step that measures a run; where the data lie does not change the report's folder."""
     said = [argument.replace(str(of.folder.parents[1]), "") for argument in arguments]
     key = suite.replace(",", "+") + (f"_{results.config_hash({'arguments': said})[:6]}" if said else "")
     report = of.folder / "reports" / key
-    command = ("python", "launch/evaluate.py", f"--workdir={of.folder}", f"--suite={suite}", *arguments, f"--report={report}")
+    where = [f"--data_dir={data_dir}"] if data_dir else []
+    command = ("python", "launch/evaluate.py", f"--workdir={of.folder}", f"--suite={suite}", *arguments, *where, f"--report={report}")
     return Step(command, report / "report.json")
+
+
+def report_folder(kind: str, name: str, settings: Settings, **parts: Sequence[str]) -> Path:
+    """Returns where a table or a figure goes: what is not as usual goes beside the usual one, not in its place.
+
+    Args:
+        kind: 'tables' or 'sweeps'.
+        name: of the table or the sweep.
+        settings: what the user asks for.
+        **parts: the rows or data sets that are run, where they are not the usual ones, else nothing.
+    """
+    asked = {
+        "overrides": {key: repr(value) for key, value in settings.overrides.items()},
+        "seeds": settings.seeds * (settings.seeds != SCALES[settings.scale]),
+        **{key: list(names) for key, names in parts.items()},
+    }
+    asked = {key: value for key, value in asked.items() if value}
+    ending = f"_{results.config_hash(asked)[:6]}" if asked else ""
+    return settings.root / kind / f"{name.replace('/', '_')}_{settings.scale}{ending}"
+
+
+def unusual(found: Sequence[str], usual: Sequence[str]) -> Sequence[str]:
+    """Returns what was found if that is not the usual, else nothing."""
+    return () if list(found) == list(usual) else found
 
 
 def _affordable(suite: str, scale: str) -> str:

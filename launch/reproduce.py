@@ -65,18 +65,17 @@ def main() -> None:
     table, paper = plan.table(name), plan.reference()[name]
     settings = asked.settings(asked.pairs(_CORRUPTED_DIR.value, "corrupted_dir"))
     rows = plan.rows(_ROWS.value, list(table.rows))
-    cells = [
-        plan.cell(row, data, table.files[data], table.rows[row], table, settings)
-        for data in plan.datasets(table.files, asked.DATA.value, settings.scale, paper)
-        for row in rows
-    ]
+    usual, datasets = (plan.datasets(table.files, of, settings.scale, paper) for of in ([], asked.DATA.value))
+    cells = [plan.cell(row, data, table.files[data], table.rows[row], table, settings) for data in datasets for row in rows]
     if asked.DRY_RUN.value:
         asked.describe(cells, f"{name} ({paper['paper']}), scale {settings.scale}, {settings.seeds} seed(s)")
         return
     failures = jobs.work(plan.jobs(cells), settings.root / "claims", workers=asked.WORKERS.value)
-    folder = settings.root / "tables" / f"{name.replace('/', '_')}_{settings.scale}"
+    parts = {"rows": plan.unusual(rows, list(table.rows)), "data": plan.unusual(datasets, usual)}
+    folder = plan.report_folder("tables", name, settings, **parts)
     failures += details(cells, folder)
-    report = compare.gathered(name, settings.scale, cells, paper, failures=failures, command=shlex.join(["python", *sys.argv]))
+    command = shlex.join(["python", *sys.argv])
+    report = compare.gathered(name, settings.scale, cells, paper, notes=settings.changed, failures=failures, command=command)
     compare.show(report)
     for path in compare.write(report, folder):
         print(path)

@@ -28,7 +28,8 @@ def main() -> None:
 
     name, settings = _SWEEP.value, asked.settings()
     sweep = plan.sweep(name)
-    datasets = plan.datasets(sweep.files, asked.DATA.value, settings.scale, sweep.files.keys() - {"digits"})
+    papers = sweep.files.keys() - {"digits"}
+    usual, datasets = (plan.datasets(sweep.files, of, settings.scale, papers) for of in ([], asked.DATA.value))
     lines = curves.expand(sweep, datasets, settings)
     cells = [cell for line in lines for cell in line.cells.values()]
     if asked.DRY_RUN.value:
@@ -36,9 +37,10 @@ def main() -> None:
         return
     failures = jobs.work(plan.jobs(cells), settings.root / "claims", workers=asked.WORKERS.value)
     command = shlex.join(["python", *sys.argv])
-    report = curves.gathered(name, sweep, settings.scale, lines, plan.reference().get(sweep.paper, {}), failures=failures, command=command)
+    paper = plan.reference().get(sweep.paper, {})
+    report = curves.gathered(name, sweep, settings.scale, lines, paper, notes=settings.changed, failures=failures, command=command)
     print(curves.markdown(report))
-    for path in curves.write(report, settings.root / "sweeps" / f"{name.replace('/', '_')}_{settings.scale}"):
+    for path in curves.write(report, plan.report_folder("sweeps", name, settings, data=plan.unusual(datasets, usual))):
         print(path)
     asked.finish(failures)
 

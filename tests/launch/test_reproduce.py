@@ -17,8 +17,9 @@ from robustjax.evaluate import labels, suites
 from tests.launch import commands
 
 REFERENCE = plan.reference()
+PENALTIES = ("l1", "l2")  # are in the names that labels give
 SHAPES = {"mnist": (28, 28, 1), "digits": (16, 16, 1), "tiny_imagenet": (64, 64, 3), "imagenet2012": (224, 224, 3)}
-OPTIONS = {"lr": ("optimizer", "lr"), "weight_decay": ("optimizer", "weight_decay"), "l1": ("penalty", "l1")}
+OPTIONS = {"lr": ("optimizer", "lr"), "weight_decay": ("optimizer", "weight_decay")}
 
 
 def settings(scale="full", seeds=1, **changes) -> plan.Settings:
@@ -60,6 +61,8 @@ def _means(config: dict, name: str) -> str:
     found = labels.trained_by(config)[0].replace("_otherwise", "") if options else labels.trained_by(config)[0]
     for option in options:
         key = option.split()[0]
+        if key in PENALTIES:
+            continue
         section, key = OPTIONS.get(key, ("objective", key))
         found += f", {option.split()[0]} {config[section][key]:g}"
     if "eta" in objective and name.startswith("rat") and options:
@@ -76,8 +79,8 @@ def test_rows_train_what_their_names_say(name):
         if name == "discriminative/5" or (one.data, one.row) not in printed(name):
             continue
         config = one.runs[0].config
-        said = _means(config, one.row)
-        assert said.replace("pixmix_otherwise", "pixmix").replace("augmix_otherwise", "augmix") == one.row, (one.data, one.row)
+        assert _means(config, one.row) == one.row, (one.data, one.row)
+        assert not {",", " "} & set(one.runs[0].folder.name)
         assert config["data"]["name"] == one.data
         assert ("deepaugment" in one.row) == bool(one.runs[0].copies) == ("--config.data.copies=" in " ".join(one.runs[0].train))
     for row, how in table.rows.items() if name == "discriminative/5" else ():
@@ -129,7 +132,26 @@ def test_runs_are_shared_by_tables_and_have_folders_of_their_own():
     ]
     found = [str(cells("spider/3", asked, ["cifar10"])[1].runs[0].folder) for asked in others]
     assert len({*found, str(first.folder)}) == 5
-    assert str(cells("spider/3", settings(data_dir="/data"), ["cifar10"])[1].runs[0].folder) == str(first.folder)
+    elsewhere = cells("spider/3", settings(data_dir="/data"), ["cifar10"])[1]
+    assert "--config.data.dir=/data" in elsewhere.runs[0].train and "--data_dir=/data" in elsewhere.evaluations[0].command
+    assert (elsewhere.runs[0].folder, elsewhere.evaluations[0].done) == (first.folder, one.evaluations[0].done)
+
+
+def test_what_is_not_as_usual_has_a_table_of_its_own_that_says_so(tmp_path):
+    # Kills: a trial of two rows with other epochs in the place of the paper's table, and nothing in it that tells them apart.
+    genuine = plan.report_folder("tables", "spider/3", settings(seeds=3), rows=(), data=())
+    assert str(genuine) == "runs/tables/spider_3_full" and plan.unusual(["a"], ["a"]) == () != plan.unusual(["a"], ["a", "b"])
+    changed = [settings(seeds=3, overrides={"epochs": epochs}) for epochs in (1, 2)] + [settings(seeds=1), settings("short")]
+    others = [plan.report_folder("tables", "spider/3", one) for one in changed]
+    others += [plan.report_folder("tables", "spider/3", settings(seeds=3), **part) for part in ({"rows": ["none"]}, {"data": ["none"]})]
+    assert len({genuine, *others}) == 7
+    asked = settings(overrides={"epochs": 1, "optimizer.lr": 0.2})
+    made = [compare.gathered("rat/2", "full", [], REFERENCE["rat/2"], notes=asked.changed)]
+    made.append(curves.gathered("rat/1", SWEEPS["rat/1"], "full", [], REFERENCE["rat/1"], notes=asked.changed))
+    for report, text in zip(made, (compare.markdown(made[0]), curves.markdown(made[1])), strict=True):
+        assert compare.remarks(report) == ["settings changed: epochs=1, optimizer.lr=0.2"]
+        assert "**settings changed: epochs=1, optimizer.lr=0.2**" in text
+    assert settings().changed == []
 
 
 def test_every_sweep_expands_to_runs_of_their_own():
@@ -190,6 +212,10 @@ def test_jobs_come_once_and_in_order():
         (lambda: plan.sweep("esp/fig5"), "unknown sweep 'esp/fig5'"),
         (lambda: cells("spider/3", settings(overrides={"epoch": 2})), "configs/spider/cifar10.py cannot be changed"),
         (lambda: cells("spider/3", settings(overrides={"method.tau": 2.0})), 'Key "tau" does not exist'),  # of the row 'none'
+        (lambda: cells("spider/3", settings(overrides={"seed": 7})), "--override=seed=... cannot be: --seeds says how many"),
+        (lambda: cells("rat/2", settings(overrides={"evaluation.noise.repeats": 2})), "launch/evaluate.py --noise"),
+        (lambda: cells("rat/2", settings(overrides={"evaluation.geometry": {}})), "launch/evaluate.py --geometry"),
+        (lambda: cells("rat/2", settings(overrides={"data.dir": "/data"})), "give --data_dir"),
         (lambda: plan.placed(str(jobs.ROOT / "results" / "x")), "lies in results/, which holds numbers that are reported"),
     ],
 )
@@ -225,8 +251,11 @@ def test_costs_are_counted():
     black_box = cells("rat/4", settings(), ["cifar10"])[0]
     assert cost.total([black_box])[0] > cost.total([black_box._replace(surrogate=None)])[0]
     assert cost.total([one, one]) == (base * (400 * 40_000 * 3 + 400 * 10_000 + 10_000), 0)
-    assert {rate.source for rate in cost.rates()} >= {"results/benchmark_cpu.json", "results/benchmark_adversarial_gpu.json"}
+    sources = {f"results/benchmark_{name}.json" for name in ("cpu", "adversarial_gpu", "training_cpu")}
+    assert {rate.source for rate in cost.rates()} >= sources
     lines = cost.described(1e18, [one])
+    (cpu,) = (line for line in lines if "2 CPU cores" in line)  # by the network itself, in place of another one
+    assert "that wide_resnet (depth 40, width 2) was trained with (results/benchmark_training_cpu.json)" in cpu
     assert len(lines) > 1 and all(
         re.fullmatch(r"about [\d,.]+ h on .*, at the .* TFLOP/s that .* \(results/benchmark\w*\.json\)", line) for line in lines
     )
@@ -234,12 +263,14 @@ def test_costs_are_counted():
         assert of.suite == plan.SEARCH or cost.evaluation(one.runs[0], of.suite) > 0
 
 
-def report_of(folder: Path, metrics: dict, **more) -> None:
+def report_of(folder: Path, metrics: dict, device: str = "d", **more) -> None:
     row = {"label": "ours", "n": 16, "sources": {"cifar_c": "generated"}, **more}
     row["metrics"] = {name: {"mean": value} for name, value in metrics.items()}
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(
-        json.dumps({"rows": [row], "notes": [], "data": ["made up"], "environment": {"device": "d", "backend": "b", "cpus": 1, "jax": "1"}})
+        json.dumps(
+            {"rows": [row], "notes": [], "data": ["made up"], "environment": {"device": device, "backend": "b", "cpus": 1, "jax": "1"}}
+        )
     )
 
 
@@ -249,20 +280,25 @@ def test_ours_stand_beside_the_papers(tmp_path):
     found = cells("rat/2", asked, ["cifar10"])
     for accuracy, error, step in zip((0.8, 0.9), (0.5, 0.4), found[0].evaluations, strict=True):
         numbers = {"clean_accuracy": accuracy, "pgd20_linf_error": error, "autoattack/linf_8_255_robust": 0.5}
-        report_of(step.done.parent, numbers)
-    failure = jobs.Failure("cifar10/x", "no reason", Path("log.txt"))
-    report = compare.gathered("rat/2", "full", found, REFERENCE["rat/2"], failures=[failure], command="c")
+        report_of(step.done.parent, numbers, device=f"d{accuracy}")
+    report_of(found[1].evaluations[0].done.parent, {"clean_accuracy": 0.5}, device="d0.8")
+    failures = [jobs.Failure("cifar10/x", "no reason", Path("log.txt")), jobs.Failure("cifar10/y", "gone", None, True)]
+    report = compare.gathered("rat/2", "full", found, REFERENCE["rat/2"], failures=failures, command="c")
     first, second, *_ = report["data"]["cifar10"]["rows"]
     assert first["row"] == "trades" and first["ours"]["clean_accuracy"]["mean"] == pytest.approx(0.85)
-    assert first["ours"]["clean_accuracy"]["std"] == pytest.approx(0.1 / 2**0.5) and second["ours"] == {}
+    assert first["ours"]["clean_accuracy"]["std"] == pytest.approx(0.1 / 2**0.5) and second["ours"]["clean_accuracy"]["std"] is None
     text = compare.markdown(report)
     assert (
         "| trades; ours | 85.00 ± 7.07 | *84.65* | +0.35 | 45.00 ± 7.07 | *43.32* | +1.68 | - | *45.51* | - | 50.00 ± 0.00 | *53.00* | -3.00 |"
         in text
     )
-    assert "| rat_1; 0 of 2 seeds | - | *85.51* | - |" in text and "| wide_resnet_34_20: Rice et al. (2020) (printed) | - |" in text
+    assert "Hardware: d0.8 (b, 1 CPU cores), jax 1; d0.9 (b, 1 CPU cores), jax 1.  \n" in text
+    assert "| rat_2; 0 of 2 seeds | - | *85.98* | - |" in text and "| wide_resnet_34_20: Rice et al. (2020) (printed) | - |" in text
     assert "Ours are of 16 test images of made up; corrupted images of cifar_c: generated;" in text
-    assert "Failed: cifar10/x: no reason; see log.txt." in text and "AutoAttack L-inf 8/255: accuracy %" in text
+    assert (
+        "Failed: cifar10/x: no reason; see log.txt.  \nStopped: cifar10/y: gone.  \n" in text
+        and "AutoAttack L-inf 8/255: accuracy %" in text
+    )
     for path in compare.write(report, tmp_path / "out"):
         assert path.stat().st_size > 0
     found = cells("rat/4", asked, ["cifar10"])
@@ -281,7 +317,7 @@ def test_a_sweep_is_a_table_and_a_figure(tmp_path):
     report = curves.gathered("rat/1", sweep, "full", lines, REFERENCE["rat/1"])
     text = curves.markdown(report)
     assert "| 1st + 2nd | 0.2 | 85.00 | *84.13* | +0.87 | 46.00 | *45.09* | +0.91 | - | *47.47* | - | - | *50.30* | - |" in text
-    assert "| 1st | 0.3 | - | *83.96* | - |" in text
+    assert "| 1st | 0.3 | - | *83.96* | - |" in text and "Hardware: d (b, 1 CPU cores), jax 1.  \n" in text
     four = curves.expand(SWEEPS["esp/fig4"], ["digits"], asked)
     flat = next(line for line in four if line.kind == "radii" and line.label == "ESP")
     geometry = {"flatness/norm": {"kind": "flatness", "options": {"of": "norm", "radii": [0.1]}}}
@@ -336,10 +372,15 @@ def test_a_killed_table_goes_on_and_trains_nothing_twice(tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
     trained = [(folder / "log.txt").read_text().count("$ python launch/train.py") for folder in sorted(tmp_path.glob("digits/*/"))]
     assert trained == [1, 1]
-    report = json.loads((tmp_path / "tables" / "spider_4_quick" / "report.json").read_text())
+    (folder,) = tmp_path.glob("tables/spider_4_quick_*/")
+    report = json.loads((folder / "report.json").read_text())
     assert [(row["row"], row["done"]) for row in report["data"]["digits"]["rows"]] == [("none", 1), ("spider", 1)]
+    assert (
+        report["notes"][0].startswith("settings changed: data.limit_train=128, ")
+        and report["notes"][0] in (folder / "report.md").read_text()
+    )
     assert "quick, not comparable" in report["notes"] and "quick, not comparable" in done.stdout
-    whole = json.loads((tmp_path / "tables" / "spider_4_quick" / "digits" / "report.json").read_text())
+    whole = json.loads((folder / "digits" / "report.json").read_text())
     assert [row["method"] for row in whole["rows"]] == ["none", "spider"]
     assert whole["rows"][1]["metrics"]["clean_accuracy"]["mean"] == report["data"]["digits"]["rows"][1]["ours"]["clean_accuracy"]["mean"]
 
@@ -353,4 +394,5 @@ def test_a_failed_run_is_named_with_its_log(tmp_path):
     why = "error: config.schedule.boundaries are of 'step'; with 'cosine' leave them empty."
     assert re.search(rf"^failed: digits/none_\S+: {re.escape(why)}; see {re.escape(str(log))}$", done.stderr, re.MULTILINE), done.stderr
     assert why in log.read_text() and "0 of 1 seeds" in done.stdout
-    assert "Failed: digits/none_" in (tmp_path / "tables" / "spider_4_quick" / "report.md").read_text()
+    (written,) = tmp_path.glob("tables/spider_4_quick_*/report.md")
+    assert "Failed: digits/none_" in written.read_text()
