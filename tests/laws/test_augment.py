@@ -93,9 +93,15 @@ def test_every_entry_is_covered_and_declares_options_that_exist():
     assert all(set(strength) <= set(OPTIONS[name]) for name, strength in augment.STRENGTH.items())
 
 
-@EVERY
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, jnp.bfloat16])
-def test_shape_dtype_range_and_distributions(name, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "name"),
+    [
+        pytest.param(dtype, name, marks=pytest.mark.slow) if dtype is not np.float32 and name in LONG | LIKE_OTHERS else (dtype, name)
+        for dtype in (np.float32, np.float64, jnp.bfloat16)
+        for name in augment.TABLE
+    ],
+)
+def test_shape_dtype_range_and_distributions(dtype, name):
     # Kills: sums in bfloat16; float64 lost; pixels out of the box by rounding; targets that do not sum to 1.
     with jax.enable_x64(dtype is np.float64):
         images, targets = batch(dtype)
@@ -109,7 +115,7 @@ def test_shape_dtype_range_and_distributions(name, dtype):
     np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
 
 
-@shortly(augment.TABLE)
+@shortly(augment.TABLE, LONG | LIKE_OTHERS)
 def test_jit_equals_eager_and_is_traced_once(name):
     # Kills: Python branches on values; options that recompile when they change; state kept between calls.
     images, targets = batch()

@@ -43,6 +43,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:the constants of imagenet_cbar")
 EVERY = pytest.mark.parametrize(("benchmark", "name"), ENTRIES, ids=[f"{benchmark}-{name}" for benchmark, name in ENTRIES])
 
 
+def every_other(first):
+    """Returns the parametrisation by entries of a law that is long to compile: those at `first`, `first` + 2, ...; the rest is of the slow half."""
+    marked = [(entry, f"{entry[0]}-{entry[1]}", () if i % 2 == first else pytest.mark.slow) for i, entry in enumerate(ENTRIES)]
+    return pytest.mark.parametrize(("benchmark", "name"), [pytest.param(*entry, id=id, marks=marks) for entry, id, marks in marked])
+
+
 def entry_of(benchmark, name):
     return registry._find(name, benchmark)
 
@@ -103,7 +109,7 @@ def test_same_keys_same_result_and_new_keys_new_noise(benchmark, name):
     assert np.array_equal(floats(benchmark, name, seed=1), floats(benchmark, name)) == exact
 
 
-@EVERY
+@every_other(0)
 def test_mapped_over_views_and_eight_devices_of_one_image_each(benchmark, name):
     # Kills: anything that depends on the batch (its size, its order, statistics over it); keys shared over devices; with check_vma,
     # loops whose carry changes its type when mapped; checks that need concrete values; axes counted from the front in the wrong place.
@@ -133,7 +139,7 @@ def test_one_program_for_all_severities_which_move_away_from_the_image(benchmark
     assert name in NOT_FARTHER or distances[4] > 1.1 * distances[0], distances
 
 
-@EVERY
+@every_other(1)
 def test_float64_and_gradients(benchmark, name):
     # Kills: float64 that is cut to float32 on the way; draws that change with the precision; NaN at black, white and grey pixels;
     # quantize=False that stops the gradient.

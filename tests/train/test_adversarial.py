@@ -183,9 +183,11 @@ def test_madry_and_the_released_heuristic_are_their_formulas(small):
     np.testing.assert_allclose(loss_of(objective, small, "ascent")(params).value, sum(base), rtol=1e-5)
 
 
-def test_weight_perturbation_in_a_step():
+@pytest.mark.parametrize("order", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_weight_perturbation_in_a_step(order):
     # Kills: the optimiser at the unperturbed weights; a perturbation that stays; one before the end of the warm-up; Taylor terms climbed.
-    experiment = build.build(tiny.config(objective={"name": "rat", **QUICK, "order": 1, "steps": 1}, optimizer__weight_decay=0.1))
+    named = {"name": "rat", "order": order} if order else {"name": "trades"}
+    experiment = build.build(tiny.config(objective={**named, **QUICK, "steps": 1}, optimizer__weight_decay=0.1))
     objective, optimizer = experiment.objective, experiment.optimizer
     mesh = parallel.data_mesh(jax.devices()[:1])
     source = experiment.dataset.train
