@@ -301,8 +301,9 @@ def figure(report: Mapping):
         line[0].set_title(dataset, loc="left", fontsize=10)
         for axis in line[len(found["metrics"]) :]:
             axis.set_axis_off()
-    if axes[0, 0].get_legend_handles_labels()[1]:
-        axes[0, 0].legend(frameon=False, fontsize=8)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    if names:
+        made.legend(handles, names, loc="outside lower right", ncols=2, frameon=False, fontsize=8)
     titled(made, report["paper"], report)
     return made
 
