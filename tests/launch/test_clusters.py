@@ -209,7 +209,7 @@ def test_a_run_on_a_tpu_outlives_its_ssh(cluster, tmp_path):
     command = ["bash", str(ROOT / "launch" / "tpu" / "worker.sh"), "train", "--config=a.py"]
     ssh = subprocess.Popen(command, env=given, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert ssh.stdout.readline() == "begun\n"
-    os.killpg(ssh.pid, signal.SIGHUP)
+    os.killpg(ssh.pid, signal.SIGKILL)
     ssh.communicate(timeout=60)
     (tmp_path / "go").touch()
     ended = time.monotonic() + 30
