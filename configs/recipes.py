@@ -9,6 +9,7 @@ from ml_collections.config_dict import placeholder
 
 from configs import common
 from configs.augmentations import augmented, whole_objective
+from robustjax.evaluate import labels
 
 # SPIDER, appendix E.1.1. L2: the step is printed as an absolute 1/800, which moves at most 0.025 in 20 steps; 1/80 (a fortieth of
 # the radius, a common default) is measured beside it, since the print may be a slip.
@@ -151,10 +152,9 @@ def imagenet(*, data: str = "tfds", model: str = "resnet18", augment: str = "non
     config.evaluation.benchmark = "imagenet_c"
     config.evaluation.attacks = IMAGENET_ATTACKS
     config = augmented(config, augment)
-    if "augmix" in config.augment_options:
-        config.augment_options.augmix.severity = 1.0
-    if "pixmix" in config.augment_options:
-        config.augment_options.pixmix.update({"beta": 4.0, "severity": 1.0})
+    for stage, options in labels.IMAGENET.items():
+        if stage in config.augment_options:
+            config.augment_options[stage].update(options)
     if "cutout" in config.augment_options:
         config.augment_options.cutout.size = 112
     return config

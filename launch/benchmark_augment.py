@@ -131,11 +131,7 @@ def beside_pillow(count: int) -> dict:
 
         here()
         found = timing.paired(here, peer, _PAIRS.value)
-        processor = []
-        for function in (here, peer):
-            began = time.process_time()
-            function()
-            processor.append(time.process_time() - began)
+        processor = [taken[0].processor for taken in timing.turns((here, peer), 1)]
     return {
         "images": list(pixels.shape),
         "processor_seconds": {"robustjax": processor[0], "pillow": processor[1]},

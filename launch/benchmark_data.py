@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import timing
+
 import entry  # isort: skip
 from absl import flags
 
@@ -107,16 +109,13 @@ def streams(root: Path, files: list[Path]) -> list[dict]:
 
 def fastest(functions: list, count: int) -> list[dict]:
     """Returns images/s and the processor's milliseconds an image of functions for `count` images that take turns, each of its fastest round."""
-    rounds = []
-    for _ in range(_PAIRS.value):
-        row = []
-        for function in functions:
-            wall, processor = time.perf_counter(), time.process_time()
-            function()
-            row.append((time.perf_counter() - wall, time.process_time() - processor))
-        rounds.append(row)
-    best = [[min(times) for times in zip(*column, strict=True)] for column in zip(*rounds, strict=True)]
-    return [{"images_per_second": count / wall, "processor_milliseconds": 1e3 * processor / count} for wall, processor in best]
+    return [
+        {
+            "images_per_second": count / min(one.wall for one in taken),
+            "processor_milliseconds": 1e3 * min(one.processor for one in taken) / count,
+        }
+        for taken in timing.turns(functions, _PAIRS.value)
+    ]
 
 
 def resident(count: int = 20_000, batch: int = 128, steps: int = 400) -> dict:

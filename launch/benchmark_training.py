@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import timing
+
 import entry  # isort: skip
 from absl import flags
 
@@ -64,9 +66,6 @@ class Trainer:
         self._dispatches = self._feed.dispatches(0, 10**9)
         self._count = _STEPS.value or (5 if _DEVICE.value == "gpu" else 1)
         self.images = self._count * self._feed.chunk * batch
-        self.seconds: list[float] = []
-        self.compared: list[float] = []  # seconds, of processor time on a CPU
-        self.busy: list[float] = []  # share of the time in which the thread that feeds the device was at work
         began = time.perf_counter()
         self._take(1)
         self.first_seconds = time.perf_counter() - began
@@ -80,14 +79,7 @@ class Trainer:
         jax.block_until_ready(self._state)
 
     def __call__(self) -> None:
-        began = time.perf_counter(), time.thread_time(), time.process_time()
         self._take(self._count)
-        wall, thread, process = (
-            now - then for now, then in zip((time.perf_counter(), time.thread_time(), time.process_time()), began, strict=True)
-        )
-        self.seconds.append(wall)
-        self.compared.append(process if _DEVICE.value == "cpu" else wall)
-        self.busy.append(thread / wall)
 
 
 def throughput(network: str) -> dict:
@@ -95,21 +87,22 @@ def throughput(network: str) -> dict:
     spider = {"name": "spider", "tau": 8.0, "xi": 0.4}
     forms = {"SPIDER float32": (spider, "float32"), "plain float32": ({"name": "none"}, "float32"), "SPIDER bfloat16": (spider, "bfloat16")}
     runs = {name: Trainer(network, *form) for name, form in forms.items()}
-    for _ in range(_TURNS.value):
-        for run in runs.values():
-            run()
+    times = dict(zip(runs, timing.turns(list(runs.values()), _TURNS.value), strict=True))
+    compared = {name: [one.processor if _DEVICE.value == "cpu" else one.wall for one in taken] for name, taken in times.items()}
     base, *others = runs
-    ratios = {name: sorted(b / a for a, b in zip(runs[base].compared, runs[name].compared, strict=True)) for name in others}
+    ratios = {name: sorted(b / a for a, b in zip(compared[base], compared[name], strict=True)) for name in others}
     return {
         "name": network,
         "model": NETWORKS[network],
         "batch": BATCHES[_DEVICE.value][network],
-        "images_per_second": {name: run.images / min(run.seconds) for name, run in runs.items()},
+        "images_per_second": {name: run.images / min(one.wall for one in times[name]) for name, run in runs.items()},
         "times_spider_float32": {name: statistics.median(values) for name, values in ratios.items()},
         "times_spider_float32_range": {name: [values[0], values[-1]] for name, values in ratios.items()},
         "first_dispatch_seconds": {name: run.first_seconds for name, run in runs.items()},
         # On a CPU the thread that feeds the device also computes.
-        "host_idle": None if _DEVICE.value == "cpu" else {name: 1 - statistics.median(run.busy) for name, run in runs.items()},
+        "host_idle": None
+        if _DEVICE.value == "cpu"
+        else {name: 1 - statistics.median(one.thread / one.wall for one in taken) for name, taken in times.items()},
     }
 
 

@@ -72,33 +72,37 @@ def gathered(
             row["ours"] = {metric: row["ours"][metric] for metric in found["metrics"] if metric in row["ours"]}
     return {
         "table": name,
-        "scale": scale,
-        "command": command,
         "paper": paper["paper"],
         "settings": paper["settings"],
         "papers_notes": list(paper.get("notes", ())),
-        "notes": list(dict.fromkeys([*notes, *(note for one in about for note in one["notes"])])),
-        "measured": list(dict.fromkeys(line for one in about for line in one["measured"])),
-        "failures": stored(failures),
-        "environments": environments(about),
+        **circumstances(about, scale, notes=notes, failures=failures, command=command),
         "data": data,
     }
 
 
-def stored(failures: Sequence[Failure]) -> list[dict]:
-    """Returns failures as JSON."""
-    return [failure._asdict() | {"log": failure.log and str(failure.log)} for failure in failures]
+def circumstances(about: Sequence[Mapping], scale: str, *, notes: Sequence[str], failures: Sequence[Failure], command: str) -> dict:
+    """Returns what tables and sweeps say of how they came about: scale, command, notes, measured (on what), failures, environments.
+
+    Args:
+        about: of each run, see `measured`.
+        scale: at which it was run.
+        notes, failures, command: see `gathered`.
+    """
+    where = [one["environment"] for one in about]
+    return {
+        "scale": scale,
+        "command": command,
+        "notes": list(dict.fromkeys([*notes, *(note for one in about for note in one["notes"])])),
+        "measured": list(dict.fromkeys(line for one in about for line in one["measured"])),
+        "failures": [failure._asdict() | {"log": failure.log and str(failure.log)} for failure in failures],
+        "environments": [one for at, one in enumerate(where) if one not in where[:at]],
+    }
 
 
 def failed(report: Mapping) -> list[str]:
     """Returns the lines of a table or a sweep that name what is missing."""
     said = (Failure(**failure).said for failure in report["failures"])
     return [f"{line[0].upper()}{line[1:]}.  " for line in said]
-
-
-def environments(about: Sequence[Mapping]) -> list[dict]:
-    """Returns where runs were measured, each environment once."""
-    return [one["environment"] for at, one in enumerate(about) if one["environment"] not in [other["environment"] for other in about[:at]]]
 
 
 def hardware(report: Mapping) -> list[str]:

@@ -88,13 +88,8 @@ def gathered(
         "sweep": name,
         "title": sweep.title,
         "axis": sweep.axis,
-        "scale": scale,
         "metrics": list(sweep.metrics),
-        "notes": list(dict.fromkeys([*notes, *(note for one in about for note in one["notes"])])),
-        "measured": list(dict.fromkeys(line for one in about for line in one["measured"])),
-        "failures": compare.stored(failures),
-        "environments": compare.environments(about),
-        "command": command,
+        **compare.circumstances(about, scale, notes=notes, failures=failures, command=command),
         "data": data,
     }
 

@@ -3,7 +3,8 @@
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _CONVOLUTION = re.compile(r' convolution\(|custom_call_target="[^"]*conv(?!ert)', re.IGNORECASE)
@@ -11,18 +12,31 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|\w+_computations?)=\{?((?:%?[\w.-]
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
+class Seconds(NamedTuple):
+    """What one call took, by three clocks."""
+
+    wall: float
+    processor: float  # of all threads of this process
+    thread: float  # of the one that called
+
+
+def turns(functions: Sequence[Callable], rounds: int) -> list[list[Seconds]]:
+    """Calls functions in turn (A B C A B C ...); returns the seconds of each one's calls."""
+    clocks = (time.perf_counter, time.process_time, time.thread_time)
+    times: list[list[Seconds]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, taken in zip(functions, times, strict=True):
+            began = [clock() for clock in clocks]
+            function()
+            taken.append(Seconds(*(clock() - then for clock, then in zip(clocks, began, strict=True))))
+    return times
+
+
 def paired(first: Callable, second: Callable, pairs: int) -> dict:
     """Times two functions in turn; returns median seconds of each and the median and range of second / first."""
-    times = []
-    for _ in range(pairs):
-        pair = []
-        for function in (first, second):
-            began = time.perf_counter()
-            function()
-            pair.append(time.perf_counter() - began)
-        times.append(pair)
-    ratios = sorted(b / a for a, b in times)
-    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
+    times = [[one.wall for one in taken] for taken in turns((first, second), pairs)]
+    ratios = sorted(b / a for a, b in zip(*times, strict=True))
+    seconds = [statistics.median(taken) for taken in times]
     return {"seconds": seconds, "ratio_median": statistics.median(ratios), "ratio_range": [ratios[0], ratios[-1]]}
 
 

@@ -78,7 +78,7 @@ def _columns(found: dict) -> list[str]:
     plain = [name for name in found if name == "mce" or name.startswith("mce_")]
     sensor = [name for name in found if name.startswith(f"{SENSOR}/")]
     attacked = [name for name in found if name.endswith("_error")]
-    robust = [name for name in found if name.endswith("_robust") and not name.startswith(("curve/", "transfer/"))]
+    robust = [name for name in found if robustness.is_final(name) and not name.startswith(("curve/", "transfer/"))]
     wanted = [
         "clean_accuracy",
         "normalised_mce",
@@ -110,7 +110,7 @@ def _heading(name: str, report: dict) -> str:
         return f"mean error % on {name.removeprefix('mce_')}"
     if name.startswith(f"{SENSOR}/"):
         return f"{name.removeprefix(f'{SENSOR}/')} error %"
-    if name.endswith("_robust"):
+    if robustness.is_final(name):
         return f"{report['rows'][0]['robust'][name.removesuffix('_robust')]['label']}: accuracy %"
     short = {"pgd": "PGD", "cw": "CW", **robustness.NORMS}
     return " ".join(short.get(word, word) for word in name.removesuffix("_error").split("_")) + " error %"
