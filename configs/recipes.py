@@ -75,9 +75,7 @@ def cifar(name: str, *, epochs: int, model: str = "wrn", augment: str = "none"):
         "allconv": {"name": "allconv", "options": {}},
         "small": {"name": "small_cnn", "options": {"width": 32}},
     }
-    if model not in models:
-        raise ValueError(f"unknown model {model!r} of this configuration; known: {', '.join(models)}.")
-    config.model = models[model]
+    config.model = _one_of(model, models)
     config.augment = ("crop_flip",)
     config.epochs = 10 if model == "small" else epochs
     config.selection.data = "cbar"
@@ -138,8 +136,8 @@ def imagenet(*, data: str = "tfds", model: str = "resnet18", augment: str = "non
     config.data.name = _one_of(data, {"tfds": "imagenet2012", "folder": "image_folder"}, "data")
     config.data.options = {"size": 224, "crop": "random_resized"}
     moments = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    stem = {"resnet18": {"stem": "imagenet"}, "resnet50": {"stem": "imagenet"}}
-    config.model = {"name": model, "options": _one_of(model, stem) | moments}
+    stem = _one_of(model, {name: {"stem": "imagenet"} for name in ("resnet18", "resnet50")})
+    config.model = {"name": model, "options": stem | moments}
     config.augment = ("flip",)
     config.epochs = 90
     config.batch_size = 256
@@ -318,12 +316,10 @@ def resnet18_of_noise(name: str, *, model: str, **options):
         "resnet18": {"name": "resnet18", "options": {"embedding": 128}},
         "small": {"name": "small_cnn", "options": {"width": 16, "embedding": 32}},
     }
-    if model not in models:
-        raise ValueError(f"unknown model {model!r} of this configuration; known: {', '.join(models)}.")
     config = common.base()
     config.data.name = name
     config.data.validation = 0.1
-    config.model = models[model]
+    config.model = _one_of(model, models)
     config.augment = ("crop_flip",)
     config.batch_size = 64
     config.optimizer.nesterov = True

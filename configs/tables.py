@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from robustjax.augment import xi_from_ratio
+
 _NONE: Mapping = MappingProxyType({})
 
 
@@ -15,12 +17,11 @@ class Row(NamedTuple):
 
     options: str = ""  # behind ':' of the configuration
     overrides: Mapping = _NONE  # {"optimizer.lr": 0.03}
-    copies: bool = False  # trained on DeepAugment's copies too
 
     def also(self, options: str = "", **overrides) -> "Row":
         """Returns the row with further options, and overrides whose dots are written '__'."""
         changed = {key.replace("__", "."): value for key, value in overrides.items()}
-        return Row(",".join(filter(None, (self.options, options))), {**self.overrides, **changed}, self.copies)
+        return Row(",".join(filter(None, (self.options, options))), {**self.overrides, **changed})
 
 
 class Table(NamedTuple):
@@ -48,26 +49,18 @@ class Sweep(NamedTuple):
     printed: Mapping[str, Mapping[float | str, str]] = _NONE  # label -> point -> row
 
 
-_AUGMENTED = {"": "", "augmix": "augment=augmix", "deepaugment": "", "pixmix": "augment=pixmix"}
+def _added_to(augmentations: tuple[str, ...], methods: tuple[str, ...]) -> dict[str, Row]:
+    """Returns a row for each method alone and with each augmentation."""
+    rows = {}
+    for augmentation in ("", *augmentations):
+        for method in methods:
+            name = "+".join(part for part in (augmentation, method) if part and (part != "none" or not augmentation))
+            rows[name] = Row(f"method={method}").also(f"augment={augmentation}" if augmentation else "")
+    return rows
 
 
 def _spider(*methods: str) -> dict[str, Row]:
-    """Returns a row for each method with each augmentation."""
-    rows = {}
-    for augmentation, options in _AUGMENTED.items():
-        for method in methods:
-            name = "+".join(part for part in (augmentation, method) if part and (part != "none" or not augmentation))
-            rows[name] = Row(f"method={method}", copies=augmentation == "deepaugment").also(options)
-    return rows
-
-
-def _esp() -> dict[str, Row]:
-    rows = {}
-    for augmentation in ("", "augmix", "deepaugment", "augmix+deepaugment"):
-        for method in ("none", "l2_sphere", "esp"):
-            name = "+".join(part for part in (augmentation, method) if part and (part != "none" or not augmentation))
-            rows[name] = Row(f"method={method}", copies="deepaugment" in augmentation).also("augment=augmix" * ("augmix" in augmentation))
-    return rows
+    return _added_to(("augmix", "deepaugment", "pixmix"), methods)
 
 
 _SPIDER = {
@@ -114,6 +107,12 @@ _ABLATION = {
 }
 
 
+def _esp_of(size: float, gamma: int, classes: int) -> Row:
+    """Returns ESP with tau = epsilon, and the xi that the paper has for gamma, which it prints with three digits."""
+    xi = round(xi_from_ratio(gamma, num_classes=classes), 3)
+    return Row("method=esp", {"method.epsilon": size, "method.tau": size, "method.xi": xi})
+
+
 def _eta_row(order: int, eta: float) -> str:
     """Returns what tables.json calls a row of RAT's Table 1."""
     return f"rat_{order}" + ("" if eta == {1: 0.3, 2: 0.2}[order] else f", eta {eta:g}")
@@ -142,7 +141,7 @@ TABLES: dict[str, Table] = {
         _only(_SPIDER, "cifar100", "cifar10"),
         "corruptions,pgd",
     ),
-    "esp/1": Table(_esp(), _ESP, "corruptions"),
+    "esp/1": Table(_added_to(("augmix", "deepaugment", "augmix+deepaugment"), ("none", "l2_sphere", "esp")), _ESP, "corruptions"),
     "rat/1": Table(
         {_eta_row(order, eta): Row(f"order={order}", {"objective.eta": eta}) for order in (1, 2) for eta in _ETAS},
         _only(_RAT, "cifar10"),
@@ -187,22 +186,21 @@ NOT_RUNNABLE = {
 }
 
 _SIZES = (1.0, 2.0, 4.0, 6.0, 8.0, 12.0)  # [ours]: neither paper prints where its points are
-# ESP, section 4.2: xi by gamma, how many times likelier than another class the true one stays.
-_GAMMAS = {10: {10: 0.426, 20: 0.590}, 100: {20: 0.158, 50: 0.326, 100: 0.493}}
+_GAMMAS = {10: (10, 20), 100: (20, 50, 100)}  # ESP, section 4.2: how many times likelier than another class the true one stays
 _CLASSES = {"mnist": 10, "cifar10": 10, "cifar100": 100, "digits": 10}
 _ORDERS = {"1st": 1, "1st + 2nd": 2}
 _PARTS = {"compactness": "center", "margin": "margin", "both": "clean", "both, gamma_reg 0": "reg0", "both, gamma_reg 1": "reg1"}
 _MIXED = {
     "none": Row("method=esp"),
     "AugMix": Row("method=esp,augment=augmix"),
-    "DeepAugment": Row("method=esp", copies=True),
-    "AugMix + DeepAugment": Row("method=esp,augment=augmix", copies=True),
+    "DeepAugment": Row("method=esp,augment=deepaugment"),
+    "AugMix + DeepAugment": Row("method=esp,augment=augmix+deepaugment"),
 }
 _FLAT = {
     "naive": Row("method=none"),
     "ESP": Row("method=esp"),
     "AugMix": Row("method=none,augment=augmix"),
-    "DeepAugment": Row("method=none", copies=True),
+    "DeepAugment": Row("method=none,augment=deepaugment"),
 }
 
 SWEEPS: dict[str, Sweep] = {
@@ -224,12 +222,7 @@ SWEEPS: dict[str, Sweep] = {
     "esp/fig3": Sweep(
         "ESP, Figure 3: epsilon, with tau = epsilon and sigma = tau / 2",
         {
-            data: {
-                f"gamma = {gamma}": {
-                    size: Row("method=esp", {"method.epsilon": size, "method.tau": size, "method.xi": xi}) for size in _SIZES
-                }
-                for gamma, xi in _GAMMAS[classes].items()
-            }
+            data: {f"gamma = {gamma}": {size: _esp_of(size, gamma, classes) for size in _SIZES} for gamma in _GAMMAS[classes]}
             for data, classes in _CLASSES.items()
         },
         _only(_ESP, "mnist", "cifar10", "cifar100", "digits"),

@@ -166,7 +166,7 @@ def run(file: str, row: Row, seed: int, settings: Settings) -> Run:
     overrides = {**row.overrides, **(_shortened(config) if settings.scale == "short" else {}), **settings.overrides}
     config = _config(file, text, overrides)
     where = [f"--config.data.dir={settings.data_dir}"] if settings.data_dir else []
-    copies = _copies(file, config, where, settings) if row.copies else None
+    copies = _copies(file, config, where, settings) if config["data"]["copies"] else None
     if copies:
         config["data"]["copies"] = copies.name
     called = re.sub("[, ]+", "_", labels.trained_by(config)[0])

@@ -207,8 +207,8 @@ def deepaugment_stage(
     *,
     layers: Any,
     params: Any,
-    distortions: Sequence[str] = ALL,
-    group_size: Any = 1,
+    distortions: Sequence[str] = (),
+    group_size: Any = 8,
 ) -> Pair:
     """`deepaugment` inside the training step: an image stays as it is or passes one of the networks, all equally probable.
 
@@ -218,9 +218,10 @@ def deepaugment_stage(
         keys, images, targets: of a stage.
         layers: the layers of each network.
         params: their params, of each network.
-        distortions, group_size: see `deepaugment`. A group shares the network, too.
+        distortions: which may be drawn; none for all.
+        group_size: see `deepaugment`. A group shares the network, too.
     """
-    images = kept_or_distorted(keys, images, layers, params, distortions=distortions, group_size=group_size)
+    images = kept_or_distorted(keys, images, layers, params, distortions=distortions or ALL, group_size=group_size)
     return images, _targets(targets)
 
 

@@ -105,19 +105,16 @@ def extended(dataset: Dataset, folder: str | Path) -> tuple[ExtendedSource, str]
         InputError: if there is no whole set of copies, or it is of other images.
     """
     folder = Path(folder).expanduser()
-    try:
-        about = json.loads((folder / MANIFEST).read_text())
-        names, seed = about["networks"], about["seed"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no copies in {folder}: {MANIFEST} is missing or damaged; write them with launch/deepaugment.py.") from error
+    about = manifest(folder, ("networks", "seed"), what="copies")
+    names, seed = about["networks"], about["seed"]
     if about.get("digest") != fingerprint(dataset.train):
         raise InputError(
             f"the copies in {folder} are of {about.get('provenance')}, {about.get('n')} images, and not of the training split of "
             f"{dataset.provenance}, {len(dataset.train)} images; write others with launch/deepaugment.py."
         )
     count = len(dataset.train)
-    labels = _array(folder / LABELS, (count,), np.int32)
-    copies = [_array(folder / f"{name}.npy", (count, *dataset.image_shape), np.uint8) for name in names]
+    labels = array(folder / LABELS, (count,), np.int32)
+    copies = [array(folder / f"{name}.npy", (count, *dataset.image_shape), np.uint8) for name in names]
     made = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for copy in copies:
         made.update(np.ascontiguousarray(copy[:16]).tobytes())
@@ -125,7 +122,32 @@ def extended(dataset: Dataset, folder: str | Path) -> tuple[ExtendedSource, str]
     return ExtendedSource(dataset.train, copies, np.asarray(labels)), note
 
 
-def _array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def manifest(folder: Path, keys: Sequence[str], *, what: str) -> dict:
+    """Returns what launch/deepaugment.py says of a folder.
+
+    Args:
+        folder: of copies.
+        keys: that must be there.
+        what: is looked for, in messages.
+
+    Raises:
+        InputError: if the manifest is missing or damaged.
+    """
+    try:
+        about = json.loads((folder / MANIFEST).read_text())
+        if not set(keys) <= set(about):
+            raise ValueError(f"it lacks one of {', '.join(keys)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"no {what} in {folder}: {MANIFEST} is missing or damaged; write them with launch/deepaugment.py.") from error
+    return about
+
+
+def array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Opens an array that launch/deepaugment.py wrote.
+
+    Raises:
+        InputError: if it is not there, or another one.
+    """
     again = "run launch/deepaugment.py again, it goes on where it stopped"
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)

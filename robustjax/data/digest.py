@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,11 @@ def contents(source: Source) -> str:
     digest = hashlib.sha256(f"{source.images.shape}".encode() + source.labels.tobytes())
     digest.update(np.ascontiguousarray(source.images))
     return digest.hexdigest()[:16]
+
+
+def arrays(found: Iterable[np.ndarray]) -> str:
+    """Returns a digest of the values of arrays in their order."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(one).tobytes() for one in found)).hexdigest()[:16]
 
 
 def stamps(folder: Path) -> str:

@@ -141,6 +141,9 @@ def _read_ahead(
         images, labels = fetch(place, ids)
         return Batch(images, labels, ids, mask)
 
+    if threads == 0:
+        return map(read, range(size))
+
     def pipeline() -> Iterator[Batch]:
         import grain  # not at import time: it is heavy, and most runs keep their data on the device
 

@@ -1,6 +1,5 @@
 """Writes corrupted copies of data sets in the published layouts, which data.corrupted reads. Killed and run again, it goes on."""
 
-import hashlib
 import os
 import shutil
 import zlib
@@ -18,7 +17,7 @@ import robustjax
 from robustjax import corruptions, data
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
-from robustjax.data import batches, splits
+from robustjax.data import batches, digest, splits, stream
 from robustjax.data.corrupted import MANIFEST
 from robustjax.evaluate import sources
 from robustjax.io import log, results
@@ -123,7 +122,7 @@ def export(
         "n": len(ids),
         "num_classes": dataset.num_classes,
         "classes": list(job.folders),
-        "digest": _digest(source.fetch(ids[:16])),
+        "digest": digest.arrays(source.fetch(ids[:16])),
         "frost": sources.frost_origin(sources.photographs_digest(frost_images) if len(frost_images) else ""),
     }
     out = Path(out).expanduser()
@@ -156,10 +155,6 @@ def _class_folders(dataset: data.Dataset) -> tuple[str, ...]:
         name and not name.startswith(".") and "/" not in name and len(name.encode()) < 200 for name in names
     )
     return tuple(names) if usable else tuple(f"{label:04d}" for label in range(dataset.num_classes))
-
-
-def _digest(arrays: Sequence[np.ndarray]) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def _write_all(job: _Job, out: Path, names: tuple[str, ...], quiet: bool) -> Exported:
@@ -243,7 +238,7 @@ def _write_folders(job: _Job, out: Path, name: str, labels: np.ndarray, progress
         shutil.rmtree(folder, ignore_errors=True)
         for label in np.unique(labels):
             (folder / job.folders[label]).mkdir(parents=True)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, stream.cores())) as pool:
         for start, severity, levels in _batches(job, name, missing):
             places = range(start, start + len(levels))
             files = [partial[severity] / job.folders[labels[i]] / f"{job.ids[i]:08d}{job.suffix}" for i in places]

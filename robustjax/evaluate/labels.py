@@ -94,7 +94,7 @@ def _mixture(stage: str, config: dict) -> tuple[str, str]:
     defaults = ((p.name, p.default) for p in inspect.signature(augment.TABLE[stage]).parameters.values())
     usual = {name: default for name, default in defaults if default is not inspect.Parameter.empty} | {"folder": ""}
     if stage == "deepaugment":  # whose networks have no usual place
-        usual |= {"folder": options.get("folder"), "group_size": 8, "distortions": ()}
+        usual |= {"folder": options.get("folder")}
     if config["evaluation"]["benchmark"] == "imagenet_c":
         usual |= IMAGENET.get(stage, {})
     usual = results.canonical(usual)  # as stored configurations are

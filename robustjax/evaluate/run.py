@@ -21,8 +21,7 @@ import robustjax
 from robustjax import corruptions, metrics
 from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
-from robustjax.core.types import Batch
-from robustjax.data import Source, batches, splits, stream
+from robustjax.data import Source, splits, stream
 from robustjax.evaluate import attacked, geometry, noisy, sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
 from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
@@ -196,12 +195,8 @@ def _identity(loaded: Loaded, item: suites.Item, provenance: str, n: int) -> dic
 
 def _parts(source: Source, ids: np.ndarray, batch_size: int) -> Iterator[_Part]:
     """Yields batches; of a source that does not fit in memory they are read ahead while the device computes."""
-    size = min(batch_size, len(ids))
-    if source.resident:
-        read = (Batch(*source.fetch(chosen), chosen, mask) for chosen, mask in batches.padded(ids, size))
-    else:
-        read = stream.eval_stream(source, ids, size)
-    for batch in read:
+    threads = 0 if source.resident else stream.THREADS
+    for batch in stream.eval_stream(source, ids, min(batch_size, len(ids)), threads=threads):
         yield _Part(jnp.asarray(batch.images, jnp.float32) / 255, *map(jnp.asarray, batch[1:]))
 
 

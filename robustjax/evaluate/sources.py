@@ -85,9 +85,8 @@ def _check(source: data.Source, dataset: data.Dataset, what: str) -> None:
         raise InputError(
             f"{what} holds {len(source)} images, the test split of {dataset.name} {len(dataset.test)}; take the files made from that split."
         )
-    images, _ = source.fetch(np.arange(1))
-    if images.shape[1:] != tuple(dataset.image_shape):
-        raise InputError(f"{what} holds images {images.shape[1:]}, the network was trained for {tuple(dataset.image_shape)}.")
+    if tuple(source.shape) != tuple(dataset.image_shape):
+        raise InputError(f"{what} holds images {tuple(source.shape)}, the network was trained for {tuple(dataset.image_shape)}.")
 
 
 def photographs(folder: str | Path) -> tuple[np.ndarray, ...]:

@@ -59,6 +59,12 @@ def make(name: str, key: KeysLike, *, channels: Any = 3, width: Any = 32) -> Ima
     return ImageToImage(_NETWORKS[name], _initial(key, name=name, channels=channels, width=width))
 
 
+def like(name: str, *, channels: Any = 3, width: Any = 32) -> ImageToImage:
+    """Returns a network with the shapes and dtypes of its params in their place; see `make`."""
+    params = jax.eval_shape(lambda: make(name, jax.random.key(0), channels=channels, width=width).params)
+    return ImageToImage(_NETWORKS[name], params)
+
+
 def apply(layers: Sequence[Layer], params: Sequence[Any], images: ArrayLike) -> Maps:
     """Returns the images that a network makes of images.
 

@@ -91,13 +91,10 @@ def corrupted(source: Source, parts: list[Part], shape: tuple[int, int, int], *,
         read_ahead: read by threads, for sources that do not fit in memory.
     """
     known = cells(shape)
-    if read_ahead:
-        ids = np.concatenate([part.ids for part in parts])
-        clean = ((batch.images, batch.labels) for batch in stream.eval_stream(source, ids, len(parts[0].ids)))
-    else:
-        clean = (source.fetch(part.ids) for part in parts)
-    for part, (images, labels) in zip(parts, clean, strict=True):
-        yield Batch(_corrupt(images, part, known[part.cell]), labels, part.ids, part.mask)
+    ids = np.concatenate([part.ids for part in parts])
+    clean = stream.eval_stream(source, ids, len(parts[0].ids), threads=stream.THREADS if read_ahead else 0)
+    for part, batch in zip(parts, clean, strict=True):
+        yield Batch(_corrupt(batch.images, part, known[part.cell]), batch.labels, part.ids, part.mask)
 
 
 def _corrupt(images: UInt8[np.ndarray, "b h w c"], part: Part, cell: Cell) -> UInt8[np.ndarray, "b h w c"]:

@@ -216,8 +216,6 @@ def _with_networks(options: dict, shape: tuple[int, int, int]) -> _Stage:
             f"launch/deepaugment.py wrote, got {folder!r}."
         )
     found, note = networks.read(folder, channels=shape[2])
-    if not options.get("distortions", ("all",)):
-        del options["distortions"]
     return _Stage(options | {"layers": tuple(network.layers for network in found)}, {"params": [network.params for network in found]}, note)
 
 

@@ -24,7 +24,7 @@ from robustjax.augment.deepaugment import ALL
 from robustjax.core import example_keys, registry
 from robustjax.core.check import InputError
 from robustjax.data import batches
-from robustjax.data.copies import LABELS, MANIFEST, fingerprint
+from robustjax.data.copies import LABELS, MANIFEST, array, fingerprint
 from robustjax.io import log, results
 from robustjax.models import image_to_image, published
 from robustjax.train import build, reconstruct, settings
@@ -106,8 +106,8 @@ def write_copies(
     if given:
         about["weights"] = {name: digest(network.params) for name, network in given.items()}
     # Made once before anything is written, so that a width that cannot be is refused.
-    channels = dataset.image_shape[2]
-    fresh = {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in networks} | given
+    channels, missing = dataset.image_shape[2], [name for name in networks if name not in given]
+    fresh = given | {name: image_to_image.make(name, _key(seed, f"network {name}"), channels=channels, width=width) for name in missing}
     out = Path(out).expanduser()
     results.check_folder(out, MANIFEST, about)  # before the lock leaves a file in a folder that is refused
     with log.lock(out, flag="--out"), results.writing(out):
@@ -164,10 +164,9 @@ def _key(seed: int, purpose: str) -> jax.Array:
 
 def _save_labels(path: Path, source: data.Source) -> None:
     """Writes all labels, unless they are there: to list them may take reading all data."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-        if found.shape == (len(source),) and found.dtype == np.int32:
-            return
+    with contextlib.suppress(InputError):
+        array(path, (len(source),), np.int32)
+        return
     temporary = path.with_name(f".{path.name}.partial")
     with open(temporary, "wb") as file:
         np.save(file, source.labels.astype(np.int32))

@@ -1,7 +1,5 @@
 """DeepAugment's networks: where they come from, and the folder of copies beside which launch/deepaugment.py leaves them."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +7,8 @@ import jax
 import numpy as np
 
 from robustjax.core.check import InputError
-from robustjax.data.copies import MANIFEST
+from robustjax.data import copies
+from robustjax.data import digest as digests
 from robustjax.models import image_to_image, published
 from robustjax.train import reconstruct
 
@@ -43,11 +42,8 @@ def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.Imag
         InputError: if the folder is not whole, or its networks are for images of other channels.
     """
     folder = Path(folder).expanduser()
-    try:
-        about = json.loads((folder / MANIFEST).read_text())
-        names, width, provenance, weights = about["networks"], about["width"], about["provenance"], about.get("weights", {})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no networks in {folder}: {MANIFEST} is missing or damaged; write them with launch/deepaugment.py.") from error
+    about = copies.manifest(folder, ("networks", "width", "provenance"), what="networks")
+    names, width, provenance, weights = about["networks"], about["width"], about["provenance"], about.get("weights", {})
     missing = [name for name in names if not (folder / f"{name}.npz").is_file()]
     if missing:
         raise InputError(f"{folder} lacks {missing[0]}.npz; run launch/deepaugment.py again, it goes on where it stopped.")
@@ -57,7 +53,7 @@ def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.Imag
     def untrained(name: str) -> image_to_image.ImageToImage:
         if name in weights:
             return published.like(name)
-        return image_to_image.make(name, jax.random.key(0), channels=channels, width=width)
+        return image_to_image.like(name, channels=channels, width=width)
 
     found, psnr = zip(*(restore(folder / f"{name}.npz", untrained(name)) for name in names), strict=True)
     each = ", ".join(f"{name} ({value:.1f} dB)" for name, value in zip(names, psnr, strict=True))
@@ -65,5 +61,5 @@ def read(folder: str | Path, *, channels: int) -> tuple[list[image_to_image.Imag
 
 
 def digest(params: Any) -> str:
-    """Returns a digest of arrays."""
-    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))).hexdigest()[:8]
+    """Returns a digest of params."""
+    return digests.arrays(map(np.asarray, jax.tree.leaves(params)))[:8]

@@ -116,12 +116,15 @@ def _augmented(
     shape = dataset.image_shape
     parts = augmented.plan(ids, selection, shape, most=most, multiple=mesh.size)
     count = sum(int(part.mask.sum()) for part in parts)
+    bytes_of_all = len(parts) * len(parts[0].ids) * shape[0] * shape[1] * shape[2]
+    # Each process reads and corrupts its own rows; draws follow from the ids.
+    parts = [augmented.Part(part.cell, *parallel.own_rows((part.ids, part.mask))) for part in parts]
 
     def computed() -> Iterator[Batch]:
         for batch in augmented.corrupted(dataset.train, parts, shape, read_ahead=read_ahead):
-            yield parallel.shard_rows(parallel.own_rows(batch), mesh)
+            yield parallel.shard_rows(batch, mesh)
 
-    if len(parts) * len(parts[0].ids) * shape[0] * shape[1] * shape[2] > _KEPT_BYTES:
+    if bytes_of_all > _KEPT_BYTES:
         return count, computed
     kept = []
     with log.progress("corrupting the validation images", len(parts), quiet=quiet) as show:

@@ -35,7 +35,11 @@ OPTIONS = {
     "cutmix": {"alpha": 1.0},
     "augmix": {"severity": 3.0, "alpha": 1.0},
     "pixmix": {"beta": 3.0, "severity": 3.0, "mixers": 50},
-    "deepaugment": {"layers": ((first, convolution, last),), "distortions": ("negate_filters", "flip_signal", "drop_weights")},
+    "deepaugment": {
+        "layers": ((first, convolution, last),),
+        "distortions": ("negate_filters", "flip_signal", "drop_weights"),
+        "group_size": 1,
+    },
 }
 
 
@@ -47,7 +51,7 @@ def network():
 
 
 OPTIONS["deepaugment"]["params"] = (network(),)
-STATIC = {"pad", "size", "mixers", "layers", "params", "distortions"}
+STATIC = {"pad", "size", "mixers", "layers", "params", "distortions", "group_size"}
 PARTNERS = {"mixup", "cutmix"}  # take other examples of the batch
 EVERY = pytest.mark.parametrize("name", augment.TABLE)
 INDEPENDENT = pytest.mark.parametrize("name", [name for name in augment.TABLE if name not in PARTNERS])
