@@ -15,7 +15,6 @@ from configs.spider import cifar100 as spider
 from robustjax.core import ThreatModel, threats
 from robustjax.data.registry import DATASETS
 from robustjax.evaluate import labels, suites
-from robustjax.models import registry as models
 from tests.launch.commands import ROOT
 
 TABLES = json.loads((ROOT / "robustjax" / "reference" / "tables.json").read_text())
@@ -150,15 +149,6 @@ def test_metrics_have_the_names_of_results(table):
     # Kills: a number that would never stand beside ours.
     found = {name for rows in data_of(table).values() for row in rows.values() for name in means(row)}
     assert found <= _measured() | {"pgd10_linf", "pgd40_linf"} | (UNITS.keys() - {"thickness"})
-
-
-@EVERY
-def test_networks_of_rows_can_be_built(table):
-    quoted = TABLES[table].get("quoted", ())
-    for rows in data_of(table).values():
-        for network, colon, _ in (name.partition(": ") for name in rows if name not in quoted):
-            assert not colon or network in models.TABLE or re.fullmatch(r"wide_resnet_\d+_\d+", network)
-            assert not colon or "rows" in TABLES[table]
 
 
 def called(configs):

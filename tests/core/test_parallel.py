@@ -2,7 +2,6 @@
 
 import functools
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from flax import nnx
 from robustjax.core import example_keys, parallel
 from robustjax.core.check import InputError
 from robustjax.models import functional
+from tests.launch import commands
 
 BATCH = 16
 
@@ -221,15 +221,12 @@ print("RESULT", jax.process_index(), numbers["shard_map"], numbers["pmap"])
 def test_two_processes_are_one():
     # Kills: rows of the second process lost or doubled; results that live on one process's devices only; initialize() that
     # fails when called twice.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     common = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": str(Path(__file__).parents[2]),
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{commands.free_port()}",
         "JAX_NUM_PROCESSES": "2",
     }
     processes = [

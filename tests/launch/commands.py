@@ -1,6 +1,9 @@
 """Runs launchers as a user does: another process, the checkout's own code."""
 
+import contextlib
 import os
+import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,15 @@ def environment(**changes: str) -> dict:
     """Returns an environment without the virtual devices of the tests."""
     kept = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "TFDS_DATA_DIR")}
     return {**kept, "JAX_PLATFORMS": "cpu", **changes}
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens to, below those that the system gives to outgoing connections."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("a hundred ports are taken")
 
 
 def start(launcher: str, *arguments: str, **changes: str) -> subprocess.Popen:

@@ -37,10 +37,10 @@ def test_the_smallest_form(tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     (row,) = report["steps"]
-    assert row["name"] == "plain" and row["images_per_second"] > 0 and row["times_plain_range"][0] <= row["times_plain"]
+    assert row["name"] == "plain" and row["images_per_second"] > 0
     beside = report["augmix_beside_pillow"]
     rate = beside["images_per_second"]
-    assert beside["images"] == [2, 32, 32, 3] and set(rate) == {"robustjax", "pillow"} and min(rate.values()) > 0
+    assert beside["images"] == [2, 32, 32, 3] and set(rate) == {"robustjax", "pillow"} and rate["robustjax"] != rate["pillow"]
 
 
 def test_unknown_steps_are_one_line():

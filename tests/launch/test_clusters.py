@@ -133,7 +133,7 @@ def test_commands_of_tpus_are_printed_and_nothing_is_run(cluster):
 @pytest.mark.parametrize(
     ("script", "tasks"),
     [
-        ("slurm/one_node.sbatch", "1"),
+        pytest.param("slurm/one_node.sbatch", "1", marks=pytest.mark.slow),  # but for quoting as the next test
         pytest.param("slurm/many_nodes.sbatch", "2", marks=pytest.mark.slow),
         pytest.param("tpu/train.sh", "1", marks=pytest.mark.slow),
     ],
@@ -150,7 +150,7 @@ def test_what_is_printed_trains(script, tasks, cluster, tmp_path):
 
 def test_a_job_near_its_end_leaves_a_checkpoint_and_is_queued_again(cluster, tmp_path):
     # Kills: a trap that ends the script and with it the step; SIGTERM to srun; a job that is queued again when it is done; one that never is.
-    workdir = tmp_path / "run"
+    workdir = tmp_path / "a run"  # a space, which must not part it
     arguments = (*QUICK, "--config.epochs=400", "--config.validate_epochs=50", f"--workdir={workdir}")
     script = ["bash", str(ROOT / "launch" / "slurm" / "one_node.sbatch")]
     job = subprocess.Popen([*script, *arguments], env=cluster, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -198,8 +198,9 @@ def test_a_step_that_is_over_at_once_hands_its_status_on(cluster, tmp_path):
 
 
 def test_tasks_get_the_cores_that_the_job_asked_for(cluster):
-    (command,) = printed("slurm/many_nodes.sbatch", *QUICK, environment={**cluster, "SLURM_CPUS_PER_TASK": "16"})
-    assert "--cpus-per-task=16" in shlex.split(command)
+    # Kills: tasks bound to one core each; a printed command that parts what has a space.
+    (command,) = printed("slurm/many_nodes.sbatch", *QUICK, "--workdir=a run", environment={**cluster, "SLURM_CPUS_PER_TASK": "16"})
+    assert {"--cpus-per-task=16", "--workdir=a run"} < set(shlex.split(command))
 
 
 def test_a_run_on_a_tpu_outlives_its_ssh(cluster, tmp_path):
@@ -252,8 +253,7 @@ def test_a_process_leaves_although_nobody_reads_what_it_says(monkeypatch):
 
 
 def jobset(*options: str) -> dict:
-    command = [sys.executable, "launch/gke/submit.py", "--name=try", "--image=i", "--dry_run", *options]
-    out = subprocess.run(command, cwd=ROOT, env=commands.environment(), capture_output=True, text=True)
+    out = commands.run("gke/submit", "--name=try", "--image=i", "--dry_run", *options)
     assert out.returncode == 0, out.stderr
     return yaml.safe_load(out.stdout)
 
@@ -305,7 +305,7 @@ def test_pods_of_a_jobset_train_together(tmp_path):
     job, container = pod(jobset("--kind=gpu", "--hosts=2", f"--train={shlex.join([*QUICK, f'--workdir={tmp_path}'])}"))
     given = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert given.pop("JAX_PROCESS_ID") is None and given["JAX_COORDINATOR_ADDRESS"] == "try-workers-0-0.try:1234"
-    given["JAX_COORDINATOR_ADDRESS"] = f"localhost:{20000 + os.getpid() % 20000}"  # there is no such host here
+    given["JAX_COORDINATOR_ADDRESS"] = f"localhost:{commands.free_port()}"  # there is no such host here
     pods = [
         subprocess.Popen(
             [sys.executable, *container["command"][1:]],
@@ -317,7 +317,12 @@ def test_pods_of_a_jobset_train_together(tmp_path):
         )
         for number in range(job["completions"])
     ]
-    for one in pods:
-        _, err = one.communicate(timeout=180)
-        assert one.returncode == 0, err
+    try:
+        for one in pods:
+            _, err = one.communicate(timeout=180)
+            assert one.returncode == 0, err
+    finally:
+        for one in pods:
+            one.kill()
+            one.wait()
     assert trained(tmp_path) == 8

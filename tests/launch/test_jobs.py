@@ -16,6 +16,7 @@ from robustjax.core.check import InputError
 
 COUNT = "import sys, time; open(sys.argv[1], 'a').write('x'); time.sleep({}); open(sys.argv[2], 'w')"
 AT_ONCE = COUNT.format(0)
+ON_SIGN = "import os, sys, time; open(sys.argv[1], 'a').write('x')\nwhile not os.path.exists(sys.argv[2] + '.go'): time.sleep(0.02)\nopen(sys.argv[2], 'w')"
 HOLD = "import sys; from pathlib import Path; from launch import jobs; held = jobs.claim(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 
 
@@ -137,7 +138,7 @@ def test_a_claim_that_goes_while_it_is_looked_at_is_not_free(tmp_path, monkeypat
 
 def test_a_command_whose_launcher_was_killed_goes_on_and_is_waited_for(tmp_path):
     # Kills: a claim that ends with the launcher, so that two commands write to one folder.
-    code = f"from pathlib import Path; from launch import jobs; from tests.launch.test_jobs import *; folder = Path({str(tmp_path)!r}); jobs.work([job(folder, 'a', code=COUNT.format(1))], folder / 'claims')"
+    code = f"from pathlib import Path; from launch import jobs; from tests.launch.test_jobs import *; folder = Path({str(tmp_path)!r}); jobs.work([job(folder, 'a', code=ON_SIGN)], folder / 'claims')"
     launcher = subprocess.Popen([sys.executable, "-c", code], cwd=jobs.ROOT)
     while not (tmp_path / "a.count").exists() or not (tmp_path / "a.count").read_text():
         assert launcher.poll() is None
@@ -145,6 +146,7 @@ def test_a_command_whose_launcher_was_killed_goes_on_and_is_waited_for(tmp_path)
     launcher.kill()
     launcher.wait()
     assert not (tmp_path / "a" / "done").exists()
+    (tmp_path / "a" / "done.go").touch()
     assert jobs.work([job(tmp_path, "a")], tmp_path / "claims") == []
     assert counts(tmp_path) == {"a": "x"} and (tmp_path / "a" / "done").exists()
 
@@ -234,6 +236,7 @@ def test_a_stop_ends_the_commands(tmp_path, monkeypatch):
     thread = threading.Thread(target=crew.run, daemon=True)
     thread.start()
     while not counts(tmp_path).get("a"):
+        assert thread.is_alive(), crew.broken
         time.sleep(0.01)
     crew.stop([thread])
     thread.join(20)

@@ -89,11 +89,9 @@ def test_rows_train_what_their_names_say(name):
         assert {key: config["objective"][key] for key in named} == named
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [name for name, table in TABLES.items() if table.suite != plan.SEARCH])
 def test_the_suites_measure_what_the_papers_print(name):
     # Kills: a suite, threat or setting whose numbers stand under other names than the paper's.
-    if TABLES[name].suite == plan.SEARCH:
-        return
     for one in cells(name, settings()):
         config = one.runs[0].config
         asked = {part.partition("=")[0]: part.partition("=")[2] for part in one.evaluations[0].command[2:]}
@@ -344,7 +342,7 @@ def test_a_dry_run_prints_commands_and_computes_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     printed_commands = [shlex.split(line) for line in done.stdout.splitlines() if line.startswith("  python launch/")]
     assert [command[1] for command in printed_commands] == ["launch/deepaugment.py", *["launch/train.py", "launch/evaluate.py"] * 6]
-    assert "13 jobs" not in done.stdout and "7 jobs, 0 of them done" in done.stdout
+    assert "\n7 jobs, 0 of them done" in done.stdout
     assert "Estimate of what is missing: " in done.stdout and "(results/benchmark_" in done.stdout
     assert not (tmp_path / "new").exists()
 

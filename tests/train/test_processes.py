@@ -1,7 +1,6 @@
 """One run in two real processes: the numbers of one process, killed or stopped and started again, and refusals in one line."""
 
 import re
-import socket
 import time
 from pathlib import Path
 
@@ -33,9 +32,7 @@ class Two:
     """Two processes of launch/train.py, connected over a free port; killed when the test is over."""
 
     def __init__(self, *workdirs: Path, second: tuple[str, ...] = (), **changes):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{commands.free_port()}"
         options = (
             "--config=configs/spider/digits.py:quick",
             *(f"--config.{name}={value}" for name, value in {**CHANGES, **changes}.items()),
