@@ -179,11 +179,19 @@ def finish(config: ml_collections.ConfigDict, *, quick: bool) -> ml_collections.
         config.selection.data = "clean"  # the programs of ten corruptions take longer to compile than the whole run
         config.data.limit_train = 512
         config.data.limit_test = 128
-        stem = {key: config.model.options[key] for key in ("stem",) if key in config.model.options}  # goes with the size of the images
-        config.model.options = ml_collections.ConfigDict(QUICK_MODEL_OPTIONS[config.model.name] | stem)
+        _make_small(config.model)
         config.schedule.boundaries = tuple(1 for _ in config.schedule.boundaries[:1])
         config.optimizer.swa_epoch = min(config.optimizer.swa_epoch, 1)
         config.awp.warmup_epochs = min(config.awp.warmup_epochs, 1.0)
         config.data.validation = max(config.data.validation, 0.1)
         config.evaluation.batch_size = 128
     return config
+
+
+def _make_small(model: ml_collections.ConfigDict) -> None:
+    """Makes a network small; what goes with the data, or is part of the method, stays, and may be set on the command line as before."""
+    for key in [key for key in model.options if key not in ("stem", "mean", "std", "embedding")]:
+        del model.options[key]
+    model.options.update(QUICK_MODEL_OPTIONS[model.name])
+    if "embedding" in model.options:
+        model.options.embedding = min(model.options.embedding, 16)

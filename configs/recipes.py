@@ -266,12 +266,12 @@ NOISE_METHODS = {
     "reg0": {**_CLEAN_ONLY, "gamma_reg": 0.0},
     "reg1": {**_CLEAN_ONLY, "gamma_reg": 1.0},
 }
-DISCRIMINATIVE = {"method": "full", "weighting": "released", "perturb": "none"}
+DISCRIMINATIVE = {"method": "full", "weighting": "released", "augment": "none", "perturb": "none"}
 # As in configs/spider/cifar10.py and configs/esp/cifar10.py, in L2 units of [0, 1] pixels.
 _PERTURBATIONS = {"spider": {"tau": 8.0, "xi": 0.4}, "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426}}
 
 
-def discriminative(config, *, method: str, weighting: str, perturb: str, stddev: float, delta_d: float = 5.0):
+def discriminative(config, *, method: str, weighting: str, augment: str, perturb: str, stddev: float, delta_d: float = 5.0):
     """Sets the method of the discriminative-loss paper in a recipe of its data, and what is measured: the suite noise.
 
     Args:
@@ -279,6 +279,7 @@ def discriminative(config, *, method: str, weighting: str, perturb: str, stddev:
         method: 'full' (the paper's own), 'normal', 'noisy', 'clean_noisy' or 'stability'; of Table 5, on clean data alone: 'clean',
             'center' (compactness alone), 'margin' (alone), 'reg0' and 'reg1' (gamma_reg 0 and 1).
         weighting: of compactness and noisy alignment in 'full': 'released', 1/2 and 1/2, or 'paper', 1 and 1.
+        augment: see configs/augmentations.py; in both views. AugMix's consistency loss goes with 'normal' and 'noisy' alone.
         perturb: 'none', 'spider' or 'esp': after the other stages of augmentation, in both views.
         stddev: of the noise in training, in units of [0, 1] pixels.
         delta_d: distance that the margin asks for.
@@ -287,6 +288,9 @@ def discriminative(config, *, method: str, weighting: str, perturb: str, stddev:
     for option, (value, known) in (chosen | {"perturb": (perturb, ("none", *_PERTURBATIONS))}).items():
         if value not in known:
             raise ValueError(f"unknown {option} {value!r} of this configuration; known: {', '.join(known)}.")
+    config = augmented(config, augment)
+    if NOISE_METHODS[method] is not None and config.objective.name == "augmix_jsd":
+        raise ValueError(f"augment={augment} brings a loss of its own, and method={method} has another; take augmix_nojsd.")
     if perturb != "none":
         config.augment = (*config.augment, perturb)
         config.augment_options[perturb] = _PERTURBATIONS[perturb]

@@ -34,6 +34,7 @@ def variants(name: str):
     elif name.startswith("discriminative/"):
         yield from (f"method={method}" for method in recipes.NOISE_METHODS)
         yield from ("weighting=paper", "method=stability,perturb=spider", "perturb=esp,quick")
+        yield from ("augment=augmix_nojsd+pixmix,perturb=spider", "method=noisy,augment=augmix", "method=clean_noisy,augment=cutout,quick")
     if name.split("/")[0] in ("spider", "esp", "baselines"):
         yield from (f"augment={augment}" for augment in augmentations.AUGMENTATIONS)
         yield from ("augment=augmix,quick", "augment=augmix+deepaugment", "augment=deepaugment_in_step+augmix_nojsd")

@@ -7,7 +7,8 @@ Cost: 200 epochs of 703 steps of 64 images, two forward passes each (normal and 
 A rate of 0.02 is too high from random weights: the loss is not finite after six steps (ResNet-18, measured).
 Expected: Table 1, clean and at noise 20/255, as --table=discriminative/1 prints them beside ours.
 Options behind ':': quick; model=resnet18|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
-data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp;
+augment=none|augmix_nojsd|pixmix|cutout|deepaugment, sums with +, and with method=normal|noisy augmix (with its consistency loss).
 """
 
 import functools

@@ -6,7 +6,8 @@ Noise: python launch/evaluate.py --workdir=... --suite=clean,noise
 Cost: 40 epochs of 18 steps, seconds on a CPU.
 Expected: results/noise_digits.json.
 Options behind ':': quick; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
-data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp;
+augment=none|augmix_nojsd|pixmix|cutout|deepaugment, sums with +, and with method=normal|noisy augmix (with its consistency loss).
 """
 
 from configs import common, recipes

@@ -8,7 +8,8 @@ ImageNet's weights: --config.init=mobilenet_v3_large.pth, torchvision's file, wh
 Cost: 70 epochs; MobileNetV3 large takes about 0.9 billion multiply-adds for an image of 400x500.
 Expected: nothing of the paper's can be had again, whose images are private.
 Options behind ':': quick; model=large|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
-data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp;
+augment=none|augmix_nojsd|pixmix|cutout|deepaugment, sums with +, and with method=normal|noisy augmix (with its consistency loss).
 """
 
 from configs import common, recipes

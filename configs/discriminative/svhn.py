@@ -6,7 +6,8 @@ Noise: python launch/evaluate.py --workdir=... --suite=clean,noise --table=discr
 Cost: 200 epochs of 1,030 steps of 64 images, two forward passes each (normal and noisy: one).
 Expected: Table 2, as --table=discriminative/2 prints it beside ours. Digits are mirrored, as the paper has it.
 Options behind ':': quick; model=resnet18|small; method=full|normal|noisy|clean_noisy|stability; of Table 5, on clean
-data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp.
+data alone: method=clean|center|margin|reg0|reg1; weighting=released|paper (1/2 + 1/2 or 1 + 1 of compactness and noisy alignment); perturb=none|spider|esp;
+augment=none|augmix_nojsd|pixmix|cutout|deepaugment, sums with +, and with method=normal|noisy augmix (with its consistency loss).
 """
 
 import functools

@@ -57,6 +57,8 @@ def trained_by(config: dict) -> tuple[str, str]:
         label = f"{trained} with {label}" if parts else trained
         order = objective.get("order", 2)
         name = f"rat_{order}" if objective["name"] == "rat" else objective["name"]
+        if objective["name"] == "discriminative" and not objective["noisy"]:
+            name, as_printed = _ablation(objective, config["data"]["name"])
         name += "" if as_printed and not parts else "_otherwise"
     if config["awp"]["gamma"]:
         label, name = f"{label} + AWP", f"{name}_awp"
@@ -108,6 +110,15 @@ def _mixture(stage: str, config: dict) -> tuple[str, str]:
     elif stage == "deepaugment":
         name = "deepaugment_in_step"
     return name + ("_otherwise" if others else ""), ", ".join([label, *others])
+
+
+def _ablation(objective: dict, data: str) -> tuple[str, bool]:
+    """Returns (what Table 5 of the discriminative-loss paper calls weights without a noisy view; whether all else is as printed)."""
+    weights = ", ".join(f"{name} {objective[name]:g}" for name in ("alpha", "beta", "gamma_reg"))
+    others = {
+        name: value for name, value in objective.items() if name not in ("alpha", "noisy", "beta", "gamma_reg", "stddev", "shared_crop")
+    }
+    return f"discriminative, {weights}, noisy 0", _objective(others, data)[1]
 
 
 def _objective(objective: dict, data: str) -> tuple[str, bool]:

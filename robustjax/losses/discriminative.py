@@ -76,7 +76,7 @@ def update_centroids(
         axis_name: mapped axis over whose devices the batch is spread.
 
     Returns:
-        CentroidUpdate(state, batch, momentum, present); the same on all devices.
+        CentroidUpdate(state, batch, momentum, present); the same on all devices. NaN where a traced label is out of range.
 
     Raises:
         InputError: for shapes that do not fit, labels out of range, a momentum outside [0, 1].
@@ -89,7 +89,7 @@ def update_centroids(
     features, labels, stored = _rows(features, labels, state.centroids)
     momentum = _number("momentum", momentum, features.dtype, high=1.0)
     one_hot, counts = _members(labels, stored.shape[0], features.dtype, axis_name)
-    present = counts > 0
+    present = counts != 0  # NaN too: see `_members`
     # 'highest': by default accelerators multiply matrices in fewer digits than the features have.
     sums = _summed(jnp.matmul(one_hot.T, features, precision="highest"), axis_name)
     batch = sums / jnp.maximum(counts, 1)[:, None]
@@ -197,7 +197,7 @@ def class_balanced_mean(values: ArrayLike, labels: ArrayLike, present: ArrayLike
         axis_name: mapped axis over whose devices the batch is spread; n_c and the sums are then those of all devices.
 
     Returns:
-        Scalar, the same on all devices; 0 if no class is present.
+        Scalar, the same on all devices; 0 if no class is present, NaN where a traced label is out of range.
 
     Raises:
         InputError: for shapes that do not fit, labels out of range.
@@ -212,7 +212,7 @@ def class_balanced_mean(values: ArrayLike, labels: ArrayLike, present: ArrayLike
     if values.shape != labels.shape or not jnp.issubdtype(values.dtype, jnp.floating):
         raise InputError(f"values must be floats {labels.shape}, one for each label, got {values.dtype} of shape {values.shape}.")
     one_hot, counts = _members(labels, present.shape[0], values.dtype, axis_name)
-    # Chosen, not multiplied: what is left out may be NaN. A label out of range, traced, is of no class.
+    # Chosen, not multiplied: what is left out may be NaN.
     sums = _summed(jnp.sum(jnp.where(one_hot > 0, values[:, None], 0), axis=0), axis_name)
     return _mean_of_present(sums / jnp.maximum(counts, 1), present)
 
@@ -257,7 +257,8 @@ def discriminative_loss(
         axis_name: mapped axis over whose devices the batch is spread.
 
     Returns:
-        DiscriminativeTerms(total, compact, noisy, margin, norm, state): of the whole batch, the same on all devices.
+        DiscriminativeTerms(total, compact, noisy, margin, norm, state): of the whole batch, the same on all devices. NaN where a traced
+        label is out of range: training stops there, where an example left out would go unseen.
 
     Raises:
         InputError: as the functions that it is made of.
@@ -271,8 +272,10 @@ def discriminative_loss(
     compact, noisy = attraction(features), attraction(noisy_features)
     margin = class_margin(update.batch, update.present, kernel, bias, delta_d=delta_d)
     norm = centroid_norm(update.momentum, update.present)
-    weights = (jnp.asarray(weight).astype(compact.dtype) for weight in (alpha, lam, beta, gamma))
-    total = sum((weight * term for weight, term in zip(weights, (compact, noisy, margin, norm), strict=True)), jnp.zeros_like(compact))
+    total = jnp.zeros_like(compact)
+    for weight, term in zip((alpha, lam, beta, gamma), (compact, noisy, margin, norm), strict=True):
+        if not (is_concrete(weight) and float(weight) == 0):  # 0 times a term that is not finite is NaN
+            total = total + jnp.asarray(weight).astype(compact.dtype) * term
     return DiscriminativeTerms(total, compact, noisy, margin, norm, update.state)
 
 
@@ -305,9 +308,10 @@ def _number(name: str, value: Scalar, dtype: Any, *, high: float = np.inf) -> Ar
 
 
 def _members(labels: Array, k: int, dtype: Any, axis_name: str | None) -> tuple[Float[Array, "n k"], Float[Array, " k"]]:
-    """Returns which example is of which class, and how many each class has on all devices."""
+    """Returns which example is of which class, and how many each class has on all devices; all NaN if a label is of no class."""
     one_hot = jax.nn.one_hot(labels, k, dtype=dtype)
-    return one_hot, _summed(jnp.sum(one_hot, axis=0), axis_name)
+    known = jnp.all((labels >= 0) & (labels < k))
+    return one_hot, _summed(jnp.where(known, jnp.sum(one_hot, axis=0), jnp.nan), axis_name)
 
 
 def _summed(values: Array, axis_name: str | None) -> Array:

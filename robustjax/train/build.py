@@ -1,5 +1,6 @@
 """From a configuration to an experiment: data, splits, network, augmentation, step. Derived values are computed here only."""
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from robustjax.augment.registry import MIXING
 from robustjax.core import example_keys, registry, rng
 from robustjax.core.check import InputError
 from robustjax.data import batches, pictures, splits
+from robustjax.data.encoded import FileSource
 from robustjax.train import adversarial, augmented, consistency, discriminative, networks, objectives, schedules, settings, state, step
 
 OBJECTIVES = adversarial.TABLE | discriminative.TABLE | consistency.TABLE
@@ -168,6 +170,15 @@ def train_validation(dataset: data.Dataset, config: dict) -> tuple[np.ndarray, n
     wanted = config["data"]
     ids = splits.subset(len(dataset.train), wanted["limit_train"])
     train, validation = splits.train_validation(len(ids), fraction=wanted["validation"], seed=wanted["split_seed"])
+    if isinstance(dataset.train, FileSource):  # others do not have classes of a few images, and may take long to list them
+        labels = dataset.train.labels[ids]
+        untrained = [dataset.class_names[label] for label in np.setdiff1d(labels, labels[train])]
+        if untrained:
+            warnings.warn(
+                f"no image of {', '.join(untrained)} is trained on, the validation split took all of them; choose another "
+                "config.data.split_seed or a smaller config.data.validation.",
+                stacklevel=2,
+            )
     return ids[train], ids[validation]
 
 

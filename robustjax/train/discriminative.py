@@ -99,6 +99,7 @@ def discriminative(
     if not 0 <= (-1 if as_number(momentum) is None else as_number(momentum)) <= 1:
         raise InputError(f"config.objective.momentum must be a number in [0, 1], got {momentum!r}.")
     views = _views(stddev, shared_crop)
+    parts = ("compact", "noisy", "margin", "norm") if noisy else ("compact", "margin", "norm")
     options = dict(delta_v=delta_v, delta_d=delta_d, momentum=momentum, alpha=alpha, lam=noisy, beta=beta, gamma=gamma_reg)
 
     def loss(network: Network, params: dict, batch_stats: dict, given: Given, prepared: tuple[Array, Array] | None) -> Loss:
@@ -112,7 +113,7 @@ def discriminative(
             clean.features, other.features, given.labels, given.memory, *head, axis_name=network.axis_name, **options
         )
         terms = {"cross_entropy": jnp.mean(losses.cross_entropy(clean.logits, given.targets))}
-        terms |= {name: getattr(ours, name) for name in ("compact", "noisy", "margin", "norm")}
+        terms |= {name: getattr(ours, name) for name in parts}
         return Loss(terms["cross_entropy"] + ours.total, batch_stats, clean.logits, terms, ours.state)
 
     def no_centroids(params: dict) -> losses.CentroidState:
@@ -122,7 +123,7 @@ def discriminative(
         return losses.no_centroids(classes, features)
 
     prepare = _noisy(stddev, shared_crop) if noisy else lambda *given: None
-    return Objective(prepare, loss, loss, ("cross_entropy", "compact", "noisy", "margin", "norm"), views if noisy else 1, no_centroids)
+    return Objective(prepare, loss, loss, ("cross_entropy", *parts), views if noisy else 1, no_centroids)
 
 
 def _views(stddev: Setting, shared_crop: Setting) -> int:

@@ -27,6 +27,12 @@ from robustjax.io import results
         (discriminative.get_config("method=noisy"), "gaussian_noise", "gaussian_noise (std 0.06)"),
         (discriminative.get_config("weighting=paper"), "discriminative_otherwise", "discriminative loss, alpha 1.0, noisy 1.0"),
         (discriminative.get_config("perturb=spider"), "discriminative_otherwise", "discriminative loss with SPIDER (tau 8, xi 0.4)"),
+        (
+            discriminative.get_config("method=center"),
+            "discriminative, alpha 1, beta 0, gamma_reg 0.001, noisy 0",
+            "discriminative loss, alpha 1.0, noisy 0.0, beta 0.0",
+        ),
+        (discriminative.get_config("augment=augmix_nojsd"), "discriminative_otherwise", "discriminative loss with AugMix without JSD"),
         (discriminative.get_config("method=normal,perturb=spider"), "spider", "SPIDER (tau 8, xi 0.4)"),
     ],
 )

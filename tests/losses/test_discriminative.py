@@ -218,6 +218,25 @@ def test_bad_input_says_so(call, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("label", [K, -1])
+def test_a_traced_label_of_no_class_is_seen(label):
+    # Kills: an example that is left out of every sum without a word, and a class that is absent for it.
+    kernel, state = jnp.asarray(np.random.default_rng(0).normal(size=(D, K)), jnp.float32), losses.no_centroids(K, D)
+    found = jax.jit(lambda labels: losses.discriminative_loss(Q, Q, labels, state, kernel, jnp.zeros(K)))
+    assert np.isfinite(found(TWO).total)
+    with jax.debug_nans(False):
+        ours = found(jnp.array([0, label]))
+    assert np.isnan([ours.total, ours.compact, ours.noisy, ours.margin, ours.norm]).all()
+
+
+def test_a_weight_of_zero_takes_a_term_out():
+    # Kills: 0 times infinity.
+    kernel, state = jnp.asarray(np.random.default_rng(0).normal(size=(D, K)), jnp.float32), losses.no_centroids(K, D)
+    features = jnp.array([[1e25] * D, [-1e25] * D], jnp.float32)
+    ours = losses.discriminative_loss(features, features, np.zeros(2, np.int32), state, kernel, jnp.zeros(K), alpha=0, lam=0.0)
+    assert np.isinf(ours.compact) and np.isfinite(ours.total)
+
+
 def test_values_of_classes_left_out_may_be_anything():
     # Kills: a mask that multiplies, which makes NaN of what it should leave out.
     values, present = jnp.array([jnp.inf, 1.0, 3.0]), jnp.array([False, True])

@@ -1,11 +1,15 @@
 """From configurations to experiments: derived values, refusals, and the quick form."""
 
+import shutil
+import warnings
+
 import numpy as np
 import pytest
 
 from robustjax.core.check import InputError
-from robustjax.train import build
+from robustjax.train import build, settings
 from tests import tiny
+from tests.data import writing
 
 
 def test_derived_values():
@@ -81,3 +85,23 @@ def test_quick_form_goes_on_with_digits_where_its_data_are_absent(tmp_path):
 def test_absent_data_are_refused_otherwise(tmp_path):
     with pytest.raises(InputError, match=str(tmp_path)):
         build.build(tiny.config(data__name="cifar10", data__dir=str(tmp_path), data__options={}))
+
+
+def test_a_class_that_validation_takes_whole_is_named(tmp_path):
+    # Kills: a class that is validated on, and tested, and never trained on, without a word; a warning where every class is trained on.
+    for name, count in (("dry", 24), ("ice", 1), ("wet", 24)):
+        for i in range(count):
+            path = tmp_path / "train" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(writing.encode(writing.images(1, (8, 8, 3), i)[0]))
+    shutil.copytree(tmp_path / "train", tmp_path / "test")
+    config = tiny.config(data__name="image_folder", data__dir=str(tmp_path), data__options={"size": (8, 8)}, data__validation=0.2)
+    dataset, warned = build.open_dataset(settings.check(config))[1], []
+    for seed in range(20):
+        config["data"]["split_seed"] = seed
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_ids, _ = build.train_validation(dataset, config)
+        warned.append(any("no image of ice is trained on" in str(one.message) for one in caught))
+        assert warned[-1] == (1 not in dataset.train.labels[train_ids])
+    assert 0 < sum(warned) < 20

@@ -155,6 +155,26 @@ def test_second_view_is_drawn_anew(shared):
         assert float(jnp.abs(first(other, images, targets)[0] - second).max()) > 0
 
 
+@pytest.mark.parametrize(
+    ("stage", "options"), [("spider", {"tau": 4.0, "xi": 0.4}), ("esp", {"epsilon": 2.0, "tau": 2.0, "xi": 0.4}), ("augmix", {})]
+)
+@pytest.mark.parametrize("name", ["clean_and_noisy", "stability", "discriminative"])
+def test_augmentations_act_in_every_view(name, stage, options):
+    # Kills: a view that stays as it is, hard labels beside softened ones, one perturbation for both views.
+    experiment = build.build(tiny.config(objective={"name": name}, model=MODEL, augment=(stage,), augment_options={stage: options}))
+    first, others = build.augmentations(experiment.config, experiment.dataset, experiment.objective)
+    images = jax.random.uniform(jax.random.key(1), (8, *experiment.dataset.image_shape))
+    targets = jax.nn.one_hot(jnp.arange(8) % 3, 3)
+    keys = [example_keys(jax.random.key(0), jnp.arange(8)) for _ in range(2)]
+    views = [first(keys[0], images, targets), *(others(keys[1], images, targets) if others else ())]
+    assert len(views) == (1 if name == "stability" else 2)
+    for moved, softened in views:
+        assert (jnp.abs(moved - images).max(axis=(1, 2, 3)) > 1e-3).all()
+        assert (softened.max(axis=1) < 1).any() == (stage != "augmix")  # small perturbations leave the label as it is
+    if len(views) == 2:
+        assert (jnp.abs(views[0][0] - views[1][0]).max(axis=(1, 2, 3)) > 1e-3).all()
+
+
 def test_centroids_go_on_where_training_stopped(tmp_path):
     # Kills: centroids that are not in the checkpoint, or that begin anew when a run is continued.
     config = tiny.config(objective=OBJECTIVE, model=MODEL)
