@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from robustjax import augment
 from robustjax.io import results
 
-# Options of adversarial objectives as the papers have them; others are named in a row's label.
+# Options of adversarial objectives as the papers have them, and pairs of radius and step; others are named in a row's label.
+THREATS = {"linf:8/255": 2 / 255, "l2:128/255": 15 / 255}
+RELEASED = {"alpha": 0.2, "confusion": 0.8, "sigma": 1e-4}
 ADVERSARIAL = {"beta": 6.0, "steps": 10, "sigma": 0.01, "groups": [], "draws": 1, "reading": "kl_logits", "taylor_fraction": 1.0}
 NOISE: dict[str, dict] = {
     "clean_and_noisy": {"shared_crop": False},
@@ -61,9 +63,11 @@ def trained_by(config: dict) -> tuple[str, str]:
             name, as_printed = _ablation(objective, config["data"]["name"])
         name += "" if as_printed and not parts else "_otherwise"
     if config["awp"]["gamma"]:
-        label, name = f"{label} + AWP", f"{name}_awp"
+        others = _awp(config["awp"], objective["name"])
+        label, name = f"{label} + AWP{others}", f"{name}_awp{'_otherwise' if others else ''}"
     if config["optimizer"]["swa_epoch"] or config["optimizer"]["ema"]:
-        label += " + SWA" if config["optimizer"]["swa_epoch"] else " + EMA"
+        average = "swa" if config["optimizer"]["swa_epoch"] else "ema"
+        label, name = f"{label} + {average.upper()}", f"{name}_{average}"
     for penalty, weight in config["penalty"].items():
         if weight:
             label, name = f"{label}, {penalty} {weight:g}", f"{name}, {penalty} {weight:g}"
@@ -121,6 +125,13 @@ def _ablation(objective: dict, data: str) -> tuple[str, bool]:
     return f"discriminative, {weights}, noisy 0", _objective(others, data)[1]
 
 
+def _awp(awp: dict, objective: str) -> str:
+    """Returns what of adversarial weight perturbation is not as in Wu et al. 2020, in brackets."""
+    usual = {"gamma": 1e-2 if objective == "madry" else 5e-3, "warmup_epochs": 10.0, "loss": "base"}
+    others = [f"{key.replace('_', ' ')} {awp[key]}" for key, value in usual.items() if awp.get(key, value) != value]
+    return f" ({', '.join(others)})" if others else ""
+
+
 def _objective(objective: dict, data: str) -> tuple[str, bool]:
     """Returns (the label of an objective, which names what is not as printed; whether all of it is)."""
     kind, order, eta = objective["name"], objective.get("order", 2), objective.get("eta", 0.2)
@@ -137,8 +148,10 @@ def _objective(objective: dict, data: str) -> tuple[str, bool]:
     if kind in NOISE:
         with_data = {"stddev": STDDEV.get(data), "delta_d": DELTA_D.get(data)}
         usual = NOISE[kind] | {key: value for key, value in with_data.items() if value is not None}
+    elif kind == "rat_released":
+        usual = usual | RELEASED | ({"confusion": 0.98} if data == "cifar100" else {})
     others = {key: objective[key] for key, value in usual.items() if key in objective and results.canonical(objective[key]) != value}
-    if kind not in ("rat", *NOISE):
-        others.pop("sigma", None)
+    if THREATS.get(objective.get("threat", "linf:8/255")) != objective.get("step_size", 2 / 255):
+        others |= {"threat": objective["threat"], "step size": f"{objective['step_size']:.4g}"}
     label = known[kind] + "".join(f", {key.replace('_', ' ')} {value}" for key, value in others.items())
     return label, not others and (kind != "rat" or eta == (0.3 if order == 1 else 0.2))

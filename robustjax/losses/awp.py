@@ -1,5 +1,6 @@
 """Adversarial weight perturbation: Wu, Xia and Wang, "Adversarial Weight Perturbation Helps Robust Generalization", NeurIPS 2020."""
 
+import math
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ def adversarial_weight_perturbation(params: Any, grads: Any, *, gamma: Scalar) -
     >>> moved["kernel"].tolist(), moved["bias"].tolist()
     ([[1.5, 1.5, 1.5, 1.5]], [1.0, 1.0, 1.0, 1.0])
     """
-    if is_concrete(gamma) and (as_number(gamma) is None or as_number(gamma) < 0):
+    if is_concrete(gamma) and not 0 <= (-1 if as_number(gamma) is None else as_number(gamma)) < math.inf:
         raise InputError(f"gamma is the relative size of the perturbation and must be at least 0, got {gamma!r}.")
 
     if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, grads):

@@ -7,6 +7,7 @@
 The paper's released code computes other things than Eq. 8 (see `heuristic`); these are its derivatives, exact to rounding.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,8 +54,10 @@ def weight_noise(key: Key[Array, ""], params: dict[str, Array], *, stddev: Scala
     Raises:
         InputError: for a negative stddev, or a group that no parameter belongs to.
     """
-    if is_concrete(stddev) and (as_number(stddev) is None or as_number(stddev) < 0):
-        raise InputError(f"stddev of the weight noise must be at least 0, got {stddev!r}.")
+    if is_concrete(stddev) and not 0 <= (-1 if as_number(stddev) is None else as_number(stddev)) < math.inf:
+        raise InputError(f"stddev of the weight noise must be finite and at least 0, got {stddev!r}.")
+    if isinstance(groups, str):
+        raise InputError(f"groups must be a sequence of names of parameters, or of their beginnings, such as ('conv1',), got {groups!r}.")
     for group in groups:
         if not any(_belongs(name, group) for name in params):
             raise InputError(f"no parameter is called {group!r} or begins with it; there are {', '.join(sorted(params)[:4])}, ...")

@@ -6,7 +6,7 @@ run in training mode, each view by itself, and every forward pass moves the runn
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -74,9 +74,9 @@ def rat(
     order: Setting = 2,
     eta: Setting = 0.2,
     sigma: Setting = 0.01,
-    groups: Sequence[str] = (),
+    groups: Setting = (),
     draws: Setting = 1,
-    reading: str = "kl_logits",
+    reading: Setting = "kl_logits",
     taylor_fraction: Setting = 1.0,
 ) -> Objective:
     """TRADES with the Taylor terms of randomised weights: "Randomized Adversarial Training via Taylor Expansion", Algorithm 1.
@@ -111,7 +111,7 @@ def rat(
         raise InputError(f"config.objective.taylor_fraction must be a number in (0, 1], got {taylor_fraction!r}.")
     # Where the 1/2 of Eq. 6 is inside of L, Eq. 7 leaves none outside.
     etas = (eta, eta if reading == "kl_logits_half_inside" else eta / 2)
-    options = dict(order=order, etas=etas, sigma=sigma, groups=tuple(groups), draws=draws, reading=reading)
+    options = dict(order=order, etas=etas, sigma=sigma, groups=groups, draws=draws, reading=reading)
     return _expanded(threat=threat, step_size=step_size, steps=steps, beta=beta, fraction=taylor_fraction, **options)
 
 
@@ -124,15 +124,17 @@ def _expanded(
     order: int,
     etas: tuple[Scalar, Scalar],
     sigma: Scalar,
-    groups: tuple[str, ...] = (),
+    groups: Setting = (),
     draws: Setting = 1,
-    reading: str = "kl_logits",
+    reading: Setting = "kl_logits",
     fraction: Scalar = 1.0,
 ) -> Objective:
     ball = _ball(threat, step_size=step_size, steps=steps)
     _check(beta=beta)
-    if reading not in losses.READINGS:
-        raise registry.unknown("reading of the Taylor terms", reading, losses.READINGS)
+    if not isinstance(reading, str) or reading not in losses.READINGS:
+        raise registry.unknown("reading of the Taylor terms", str(reading), losses.READINGS)
+    if not isinstance(groups, (tuple, list)) or not all(isinstance(group, str) and group for group in groups):
+        raise InputError(f"config.objective.groups must be names of parameters, or their beginnings, such as ('conv1',), got {groups!r}.")
 
     def prepare(network: Network, params: dict, batch_stats: dict, given: Given) -> dict:
         noise = [

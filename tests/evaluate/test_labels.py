@@ -22,7 +22,9 @@ from robustjax.io import results
         (esp.get_config("augment=augmix+deepaugment,method=none"), "augmix+deepaugment", "AugMix + DeepAugment"),
         (esp.get_config("augment=deepaugment_in_step,method=none"), "deepaugment_in_step", "DeepAugment in the step"),
         (rat.get_config(), "rat_2", "RAT 1st + 2nd (eta 0.2)"),
-        (rat.get_config("order=0,awp=on,average=swa"), "trades_awp", "TRADES + AWP + SWA"),
+        (rat.get_config("order=0,awp=on,average=swa"), "trades_awp_swa", "TRADES + AWP + SWA"),
+        (rat.get_config("method=madry,awp=on,threat=l2"), "madry_awp", "adversarial training + AWP"),
+        (rat.get_config("method=released"), "rat_released", "RAT's released heuristic"),
         (discriminative.get_config(), "discriminative", "discriminative loss"),
         (discriminative.get_config("method=noisy"), "gaussian_noise", "gaussian_noise (std 0.06)"),
         (discriminative.get_config("weighting=paper"), "discriminative_otherwise", "discriminative loss, alpha 1.0, noisy 1.0"),
@@ -50,6 +52,25 @@ def test_another_setting_is_named_and_has_no_row_in_the_papers_table(text, key, 
     config.objective[key] = value
     name, label = trained_by(config.to_dict())
     assert name.endswith("_otherwise") and label.endswith(f", {key.replace('_', ' ')} {value}")
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key", "value", "shown"),
+    [
+        ("awp=on", "awp", "gamma", 0.05, "RAT 1st + 2nd (eta 0.2) + AWP (gamma 0.05)"),
+        ("awp=on", "awp", "loss", "full", "RAT 1st + 2nd (eta 0.2) + AWP (loss full)"),
+        ("order=0", "objective", "threat", "linf:4/255", "TRADES, threat linf:4/255, step size 0.007843"),
+        ("order=0", "objective", "step_size", 0.01, "TRADES, threat linf:8/255, step size 0.01"),
+        ("method=released", "objective", "sigma", 0.1, "RAT's released heuristic, sigma 0.1"),
+        ("method=released", "objective", "confusion", 0.3, "RAT's released heuristic, confusion 0.3"),
+    ],
+)
+def test_other_settings_of_adversarial_training_have_no_row(text, section, key, value, shown):
+    # Kills: a row of the paper beside another radius, another weight perturbation or another heuristic.
+    config = rat.get_config(text)
+    config[section][key] = value
+    name, label = trained_by(config.to_dict())
+    assert name.endswith("_otherwise") and label == shown
 
 
 def test_a_network_trained_in_bfloat16_says_so():

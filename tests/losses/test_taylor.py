@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import jet
 
 from robustjax import losses
 from robustjax.core.check import InputError
@@ -45,6 +46,34 @@ def test_lower_orders_are_the_beginning_of_higher_ones():
     assert losses.taylor_derivatives(lambda w: apply_fn(w, X)[0], W, u, order=0)[1:] == (None, None)
 
 
+def test_derivatives_equal_those_of_jet():
+    # Kills: the 1/2 of Taylor's formula. An implementation of others, which carries Taylor coefficients through each operation.
+    u = noise()
+
+    def along(t):
+        return apply_fn(jax.tree.map(lambda w, d: w + t * d, W, u), X)[0]
+
+    value, (first, second) = jet.jet(along, (0.0,), ((1.0, 0.0),))
+    found = losses.taylor_derivatives(lambda w: apply_fn(w, X)[0], W, u, order=2)
+    for ours, theirs in zip(found, (value, first, second), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_gradient_of_the_expansion_of_the_divergence():
+    # Kills: a gradient that stops in either view or in the derivatives. Central differences in float64.
+    with jax.enable_x64(True):
+        w, u = ({name: jnp.asarray(leaf, jnp.float64) for name, leaf in tree.items()} for tree in (W, noise()))
+
+        def value(t):
+            at = {name: leaf + t * np.cos(3.0 * np.arange(leaf.size)).reshape(leaf.shape) for name, leaf in w.items()}
+            terms = losses.taylor_regularizer(apply_fn, at, u, np.asarray(X, float), np.asarray(Y, float), order=2, reading="kl_expansion")
+            return terms.first[0] + terms.second[0]
+
+        slope = jax.grad(value)(0.0)
+        np.testing.assert_allclose(slope, (value(1e-5) - value(-1e-5)) / 2e-5, rtol=1e-7)
+        assert abs(slope) > 1e-4
+
+
 def test_noise_is_gaussian_on_the_groups_that_are_named():
     # Kills: groups by a part of the name ('conv1' is not in 'conv10'); noise of variance stddev; a draw that moves with the other names.
     some = noise(groups=("conv1",))
@@ -75,8 +104,10 @@ def test_perturbed_weights_are_as_far_as_gamma_says():
         (lambda: losses.taylor_regularizer(apply_fn, W, noise(), X, Y, order=3), "order of the Taylor expansion must be 0, 1 or 2, got 3"),
         (lambda: losses.taylor_regularizer(apply_fn, W, noise(), X, Y, order=1, reading="squarred"), "did you mean 'squared'"),
         (lambda: losses.taylor_regularizer(apply_fn, W, {"a": X}, X, Y, order=1), "direction must be a tree of the parameters' names"),
-        (lambda: noise(stddev=-1.0), "stddev of the weight noise must be at least 0"),
+        (lambda: noise(stddev=-1.0), "stddev of the weight noise must be finite and at least 0"),
+        (lambda: noise(stddev=float("nan")), "stddev of the weight noise must be finite"),
         (lambda: noise(groups=("con",)), "no parameter is called 'con'"),
+        (lambda: noise(groups="conv1"), "groups must be a sequence of names"),
         (lambda: losses.adversarial_weight_perturbation(W, W, gamma=-0.1), "gamma is the relative size"),
         (lambda: losses.trades_regularizer(X, jnp.zeros((1, 3))), "must have one shape"),
         (lambda: losses.released_heuristic(X, Y, X[0], Y[0], jnp.array([0]), confusion=1.5), "confusion is the share"),

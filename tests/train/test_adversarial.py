@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax import augment, losses, models
+from robustjax import attacks, augment, losses, models
 from robustjax.core import example_keys, parallel
 from robustjax.core.check import InputError
 from robustjax.train import adversarial, build, state, step
@@ -169,6 +169,36 @@ def test_attacked_is_the_network_with_this_steps_noise(small):
     assert abs(found["images"] - given.images).max() <= 0.1 + 1e-6
 
 
+def test_images_of_each_objective_are_made_as_it_says(small):
+    # Kills: clean images for Madry's, or a start without noise; a TRADES attack from x itself, where the gradient is 0, or from farther
+    # away; noise of the heuristic on other parameters than convolutions, or of another size.
+    network, params, stats, given, _ = small
+    ball = adversarial.threats.parse("linf:0.1")
+
+    def keys():
+        return jax.random.clone(given.attack_keys)
+
+    def images(objective):
+        fresh = given._replace(attack_keys=keys(), key=jax.random.clone(given.key))
+        return jax.jit(objective.prepare, static_argnums=0)(network, params, stats, fresh)["images"]
+
+    def made(weights, own_keys, **options):
+        fooled = models.logits_fn(network.attacked, weights, stats)
+        return attacks.pgd(own_keys, fooled, given.images, given.labels, ball, steps=2, step_size=0.05, **options)
+
+    found = images(adversarial.madry(**QUICK))
+    np.testing.assert_allclose(found, made(params, keys()), atol=1e-6)
+    assert abs(found - given.images).max() > 0.05
+    noise = jnp.stack([jax.random.normal(key, SHAPE) for key in keys()])
+    start = given.images + 0.001 * noise
+    np.testing.assert_allclose(images(adversarial.trades(**QUICK)), made(params, None, objective="kl", start=start), atol=1e-6)
+    drawn = losses.weight_noise(jax.random.clone(given.key), params, stddev=0.5)
+    moved = {name: value + drawn[name] if "conv" in name else value for name, value in params.items()}
+    released = images(adversarial.rat_released(**QUICK, sigma=0.5))
+    np.testing.assert_allclose(released, made(moved, None, objective="kl", start=start), atol=1e-6)
+    assert any("conv" in name for name in params) and abs(released - made(params, None, objective="kl", start=start)).max() > 0.01
+
+
 def test_madry_and_the_released_heuristic_are_their_formulas(small):
     # Kills: clean images in Madry's loss; cross-entropy not reduced by alpha; the second term without its half; AWP that climbs them.
     network, params, stats, given, prepared = small
@@ -224,7 +254,7 @@ def test_weight_perturbation_in_a_step(order):
 def test_devices_agree():
     # Kills: another draw of the weights' noise on each device; statistics of a device's own rows; terms of one device. In L2: the signs of
     # L-inf steps flip where rounding decides.
-    objective = {"name": "rat", "order": 1, "threat": "l2:0.5", "step_size": 0.2, "steps": 2, "sigma": 0.1}
+    objective = {"name": "rat", "order": 2, "threat": "l2:0.5", "step_size": 0.2, "steps": 2, "sigma": 0.1}
     experiment = build.build(tiny.config(objective=objective, augment=(), augment_options={}))
     source = experiment.dataset.train
     found = []
@@ -236,8 +266,8 @@ def test_devices_agree():
         found.append(jax.device_get(function(fresh, data, parallel.shard_rows(experiment.order(0)[:, None], mesh))[0]))
     close(found[0].params, found[1].params, atol=1e-5)
     close(found[0].batch_stats, found[1].batch_stats, atol=1e-5)
-    close(found[0].sums.terms, found[1].sums.terms, rtol=1e-3)
-    assert found[0].sums.terms["first"] > 0 and set(found[0].sums.terms) == {"cross_entropy", "kl", "first"}
+    close(found[0].sums.terms, found[1].sums.terms, rtol=1e-2)
+    assert found[0].sums.terms["second"] > 0 and set(found[0].sums.terms) == {"cross_entropy", "kl", "first", "second"}
 
 
 def test_fresh_state_holds_the_sums_of_the_terms():
@@ -259,6 +289,8 @@ def test_fresh_state_holds_the_sums_of_the_terms():
         ({"name": "rat", "taylor_fraction": 0.0}, r"taylor_fraction must be a number in \(0, 1\]"),
         ({"name": "rat", "reading": "kl_logit"}, "unknown reading of the Taylor terms 'kl_logit'; did you mean 'kl_logits'"),
         ({"name": "rat", "groups": ("conv9",)}, "no parameter is called 'conv9'"),
+        ({"name": "rat", "groups": (3,)}, "objective.groups must be names of parameters"),
+        ({"name": "rat", "reading": ("squared",)}, "unknown reading of the Taylor terms"),
         ({"name": "trade"}, "unknown objective 'trade'; did you mean 'trades'"),
         ({"name": "trades", "betta": 6.0}, "unknown option of the objective 'trades': 'betta'; did you mean 'beta'"),
         ({"name": "madry", "threat": "8/255"}, "a threat is written norm:eps"),
