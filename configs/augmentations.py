@@ -39,7 +39,8 @@ def _with_augmentation(config, name: str):
     if name == "deepaugment":
         config.data.copies = copies
     if name == "deepaugment_in_step":
-        # Before the crop, as copies are; of ImageNet after it, since the host crops. distortions: which may be drawn; () for all.
+        # Before the crop, as copies are; of ImageNet after it, since the host crops. distortions: which may be drawn; () for all, of digits and
+        # MNIST all but flip_signal, which mirrors.
         config.augment = ("deepaugment", *config.augment)
         config.augment_options.deepaugment = {"folder": copies, "group_size": 8, "distortions": ()}
     if "augmix" in stages:

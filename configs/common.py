@@ -6,6 +6,7 @@ is refused.
 """
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 from robustjax.attacks import presets
 
@@ -137,7 +138,7 @@ def with_method(text: str | None, methods: dict[str, dict], train, **defaults: s
 
     Args:
         text: what stands behind ':' of the configuration's path.
-        methods: {method: its options}.
+        methods: {method: its options}; None for a number that the kernel works out, unless the command line gives it.
         train: returns the training recipe (see configs/recipes.py), from the options of `defaults` other than the method.
         **defaults: the options that the file knows, `method` among them.
 
@@ -149,7 +150,8 @@ def with_method(text: str | None, methods: dict[str, dict], train, **defaults: s
     if name not in methods:
         raise ValueError(f"unknown method {name!r} of this configuration; known: {', '.join(sorted(methods))}.")
     config = train(**options)
-    config.method = ml_collections.ConfigDict({"name": name, **methods[name]})
+    method = {option: placeholder(float) if value is None else value for option, value in methods[name].items()}
+    config.method = ml_collections.ConfigDict({"name": name, **method})
     return finish(config, quick=quick)
 
 

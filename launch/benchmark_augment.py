@@ -8,7 +8,9 @@ SPIDER on top of an augmentation takes turns with that augmentation. AugMix on i
 
 import shlex
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import peer_augmix
 import timing
@@ -25,12 +27,13 @@ _BATCH = flags.DEFINE_integer("batch", 128, "Images in a batch.", lower_bound=1)
 _NETWORK = flags.DEFINE_enum("network", "", ["", "narrow", "wrn"], "narrow: WRN-16-1; wrn: WRN-40-2; default: narrow on a CPU.")
 NETWORKS = {"narrow": {"depth": 16, "width": 1}, "wrn": {"depth": 40, "width": 2}}
 SPIDER = {"name": "spider", "tau": 8.0, "xi": 0.4}
-# {name: (stages after crop and flip, method, objective)}
+# {name: (stages after crop and flip, method, objective)}; 'deepaugment' comes before them.
 STEPS = {
     "plain": ((), {"name": "none"}, "classification"),
     "augmix_jsd": (("augmix",), {"name": "none"}, "augmix_jsd"),
     "augmix": (("augmix",), {"name": "none"}, "classification"),
     "pixmix": (("pixmix",), {"name": "none"}, "classification"),
+    "deepaugment": (("deepaugment",), {"name": "none"}, "classification"),
     "cutout": (("cutout",), {"name": "none"}, "classification"),
     "mixup": ((), {"name": "mixup", "alpha": 1.0}, "classification"),
     "cutmix": ((), {"name": "cutmix", "alpha": 1.0}, "classification"),
@@ -42,24 +45,45 @@ STEPS = {
 }
 
 
+def experiment(name: str, network: dict, batch: int):
+    """Returns what a step of STEPS trains: made-up images of 32x32 pixels; DeepAugment's networks are untrained, which costs the same."""
+    import jax
+
+    from configs import common
+    from robustjax.data import copies
+    from robustjax.io import results
+    from robustjax.models import image_to_image
+    from robustjax.train import build, networks
+
+    stages, method, objective = STEPS[name]
+    config = common.base().to_dict()
+    config["data"] |= {"name": "fake", "options": {"size": 32, "channels": 3, "train": 4 * batch, "test": 8}}
+    config |= {"augment": ("crop_flip", *stages), "method": method, "objective": {"name": objective}}
+    config |= {"model": {"name": "wide_resnet", "options": network}, "batch_size": batch, "epochs": 10_000}
+    if "cutout" in stages:
+        config["augment_options"] = {"cutout": {"size": 16}}
+    with tempfile.TemporaryDirectory() as folder:
+        if "deepaugment" in stages:
+            config |= {"augment": (*stages, "crop_flip"), "augment_options": {"deepaugment": {"folder": folder}}}
+            about = {"networks": image_to_image.NAMES, "width": 32, "provenance": "no data"}
+            results.write_json(Path(folder) / copies.MANIFEST, about)
+            for number, kind in enumerate(image_to_image.NAMES):
+                made = image_to_image.make(kind, jax.random.key(number), channels=3, width=32)
+                networks.save(Path(folder) / f"{kind}.npz", made, 0.0)
+        return build.build(config)
+
+
 class Step:
     """One compiled training step; called, it takes a few and waits for them."""
 
     def __init__(self, name: str, network: dict):
-        from configs import common
         from robustjax.core import parallel
         from robustjax.train import build, feed
 
-        stages, method, objective = STEPS[name]
-        config = common.base().to_dict()
-        config["data"] |= {"name": "fake", "options": {"size": 32, "channels": 3, "train": 4 * _BATCH.value, "test": 8}}
-        config["augment_options"] = {"cutout": {"size": 16}} if "cutout" in stages else {}
-        config |= {"augment": ("crop_flip", *stages), "method": method, "objective": {"name": objective}}
-        config |= {"model": {"name": "wide_resnet", "options": network}, "batch_size": _BATCH.value, "epochs": 10_000}
-        experiment = build.build(config)
+        built = experiment(name, network, _BATCH.value)
         mesh = parallel.data_mesh()
-        self._state = parallel.replicate(build.initial_state(experiment), mesh)
-        self._steps = feed.Resident(experiment, mesh, feed.place(experiment, mesh))
+        self._state = parallel.replicate(build.initial_state(built), mesh)
+        self._steps = feed.Resident(built, mesh, feed.place(built, mesh))
         self._dispatches = self._steps.dispatches(0, 10**9)
         self.images = _STEPS.value * _BATCH.value * self._steps.chunk
         began = time.perf_counter()

@@ -9,6 +9,8 @@ by no network, and their copies are trained on by nobody.
 
 With --cae=model_final.state and --edsr=edsr_baseline_x4.pt, the files of the release of Hendrycks et al. (reading them needs torch), the
 published networks take the place of those that are trained here; see robustjax.models.published.
+
+Digits (digits, mnist, svhn_cropped) are distorted without `flip_signal`, which mirrors the image; --distortions=... has its way.
 """
 
 import entry  # isort: skip
@@ -28,7 +30,9 @@ _LR = flags.DEFINE_float("lr", 2e-3, "Their learning rate, which falls to 0.")
 _TRAIN_BATCH_SIZE = flags.DEFINE_integer("train_batch_size", 32, "Crops in each step of their training.", lower_bound=1)
 _CROP = flags.DEFINE_integer("crop", 64, "Side of the crops, in pixels.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the networks and the distortions.", lower_bound=0)
-_DISTORTIONS = flags.DEFINE_list("distortions", [], "Distortions that may be drawn, separated by commas; default: all.")
+_DISTORTIONS = flags.DEFINE_list(
+    "distortions", [], "Distortions that may be drawn, separated by commas; default: all, of digits and MNIST all but flip_signal."
+)
 _MIN_PSNR = flags.DEFINE_float("min_psnr", 25.0, "Refuse networks that reconstruct validation images worse than this, in dB.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "Images distorted at once (0: by their size); changes rounding only.", lower_bound=0)
 flags.mark_flags_as_required(["config", "out"])
@@ -36,7 +40,6 @@ flags.mark_flags_as_required(["config", "out"])
 
 def main() -> None:
     """Writes the copies, and says what is there now."""
-    from robustjax.augment.deepaugment import ALL
     from robustjax.train import copies
 
     done = copies.write_copies(
@@ -50,7 +53,7 @@ def main() -> None:
         train_batch_size=_TRAIN_BATCH_SIZE.value,
         crop=_CROP.value,
         seed=_SEED.value,
-        distortions=_DISTORTIONS.value or ALL,
+        distortions=_DISTORTIONS.value,
         min_psnr=_MIN_PSNR.value,
         batch_size=_BATCH_SIZE.value,
     )

@@ -5,6 +5,7 @@ Import this before robustjax.
 
 import ast
 import contextlib
+import functools
 import itertools
 import os
 import runpy
@@ -22,6 +23,10 @@ from absl import app, flags, logging  # noqa: E402
 
 from robustjax.core import registry  # noqa: E402
 from robustjax.core.check import InputError  # noqa: E402
+
+# Parts of a configuration that may hold more than its file says.
+_OPEN = ("augment_options", "data.options", "model.options", "selection.attack")
+_OPEN += tuple(f"evaluation.{name}" for name in ("sensor", "attacks", "geometry", "noise"))
 
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
@@ -106,9 +111,22 @@ def _parse(argv):
 def _unknown_key(argv: list[str]) -> str:
     """Names the first override whose key the configuration does not have, and the nearest that it has."""
     path, text = _config_file(argv)
-    known = [f"config.{key}" for key in flattened(runpy.run_path(path)["get_config"](text).to_dict())]
-    asked = (argument.lstrip("-").split("=")[0] for argument in argv if argument.lstrip("-").startswith("config."))
-    return str(registry.unknown("configuration key", next((key for key in asked if key not in known), "?"), known))
+    config = runpy.run_path(path)["get_config"](text).to_dict()
+    known = [f"config.{key}" for key in flattened(config)]
+    asked = (argument.lstrip("-").partition("=") for argument in argv if argument.lstrip("-").startswith("config."))
+    key, _, value = next((found for found in asked if found[0] not in known), ("?", "", ""))
+    section = next((f"config.{name}" for name in _OPEN if key.startswith(f"config.{name}.")), None)
+    if section is None:
+        return str(registry.unknown("configuration key", key, known))
+    problem = registry.unknown("configuration key", key, [name for name in known if name == section or name.startswith(f"{section}.")])
+    whole = functools.reduce(dict.__getitem__, section.split(".")[1:], config)
+    inner, (*parents, last) = whole, key.removeprefix(f"{section}.").split(".")
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            return str(problem)
+    inner[last] = literal(value)
+    return f'{problem} To add to {section}, give the whole of it: --{section}="{whole}".'
 
 
 def _config_file(argv: list[str]) -> tuple[str, str]:
@@ -122,8 +140,8 @@ def _config_file(argv: list[str]) -> tuple[str, str]:
 
 
 def flattened(config: dict, prefix: str = "") -> dict:
-    """Returns {"optimizer.lr": 0.1, ...} for nested dicts."""
+    """Returns {"optimizer.lr": 0.1, ...} for nested dicts; of empty ones {"augment_options": {}}."""
     flat = {}
     for key, value in config.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return flat

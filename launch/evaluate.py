@@ -59,6 +59,12 @@ _NOISE = flags.DEFINE_multi_string(
     "Of noise: another setting: gaussian=2/255,4/255 (standard deviations), uniform=0.06 (amplitudes; nothing behind '=': none), repeats=5, "
     "seed=1; may be given several times. Default: the run's own, else the levels of the discriminative-loss paper, 10 draws.",
 )
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    0,
+    "Images at once, on all devices together (0: as in the run's configuration). Attacks halve it by themselves where memory runs out.",
+    lower_bound=0,
+)
 _SAVE = flags.DEFINE_bool("save_adversarial", False, "Keep adversarial images in the npz files beside the results.")
 _RESTART = flags.DEFINE_bool("restart", False, "Begin attacks (geometry, noise) anew that were interrupted, in place of going on.")
 _REPORT = flags.DEFINE_string("report", "", "Folder for report.md, report.json and report.png; default: the first workdir.")
@@ -86,7 +92,7 @@ def main() -> None:
 
     if parallel.several():
         raise InputError(
-            "an evaluation runs in one process and on one device, and this is one of several: start it once (srun --ntasks=1, or with "
+            "an evaluation runs in one process (attacks use all devices that it sees), and this is one of several: start it once (srun --ntasks=1, or with "
             "JAX_NUM_PROCESSES=1), or several for different --workdir, each with JAX_NUM_PROCESSES=1."
         )
     _adopt()
@@ -102,6 +108,7 @@ def main() -> None:
         "surrogates": _SURROGATE.value,
         "geometry_settings": _GEOMETRY.value,
         "noise_settings": _NOISE.value,
+        "batch_size": _BATCH_SIZE.value,
         "save_adversarial": _SAVE.value,
         "restart": _RESTART.value,
     }

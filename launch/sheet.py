@@ -1,13 +1,18 @@
-"""Draws a contact sheet: every corruption of a benchmark at every severity, or draws of every augmentation, on one picture. To be looked at.
+"""Draws a contact sheet: every corruption of a benchmark at every severity, or draws of the augmentations, on one picture. To be looked at.
 
 python launch/sheet.py --benchmark=imagenet_c --out=sheet.png
 python launch/sheet.py --benchmark=cifar_c --names=fog,frost,spatter --photo=flower --out=sheet.png
 python launch/sheet.py --benchmark=mnist_c --out=sheet.png                  on a digit of scikit-learn's, as mnist_c wants grey images
 python launch/sheet.py --benchmark=augment --size=64 --out=sheet.png        augmentations; the other photograph is the partner of mixup and cutmix
+
+Augmentations are those of augment.TABLE but for `none` and `std_ls`, which leave images as they are, `no_ls`, which makes SPIDER's, and
+`crop` and `flip`, which are both in `crop_flip`; further PixMix's mixing pictures (`fractals`). DeepAugment has a row for each network, trained
+here in a minute on parts of the two photographs.
 """
 
 import itertools
 import math
+import tempfile
 from pathlib import Path
 
 import entry  # isort: skip
@@ -24,7 +29,7 @@ flags.mark_flag_as_required("out")
 _SIZES = {"cifar_c": 32, "tiny_imagenet_c": 64, "imagenet_c": 224, "mnist_c": 28, "cifar_cbar": 32, "imagenet_cbar": 224, "sensor": 224}
 _SIZES["augment"] = 32
 _COLUMNS = 7  # of a benchmark without severities
-# Augmentations with what the configurations give them, at 32 pixels.
+# Augmentations with what the configurations give them, at 32 pixels; those without a configuration as far as the others go.
 _AUGMENTATIONS = {
     "crop_flip": {},
     "cutout": {"size": 16},
@@ -32,8 +37,14 @@ _AUGMENTATIONS = {
     "cutmix": {"alpha": 1.0},
     "augmix": {},
     "pixmix": {},
+    "fractals": {},
+    "deepaugment": {},
     "spider": {"tau": 8.0, "xi": 0.4},
     "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426},
+    "l2_sphere": {"radius": 4.0},
+    "l2_ball": {"tau": 8.0},
+    "gaussian_noise": {"std": 0.06},
+    "uniform_noise": {"amplitude": 0.1},
     "color_jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
     "rotation": {"degrees": 10.0},
     "perspective": {},
@@ -57,12 +68,54 @@ def picture(name: str, size: int):
     return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))[None] / np.float32(255)
 
 
+def reconstructing(name: str, size: int):
+    """Returns a network for DeepAugment, trained to reconstruct parts of both photographs, coarse and fine."""
+    import jax
+    import numpy as np
+
+    from robustjax import data
+    from robustjax.models import image_to_image
+    from robustjax.train import reconstruct
+
+    tiles = []
+    for photo, times in itertools.product(("china", "flower"), (1, 2, 4)):
+        whole = np.rint(picture(photo, times * size)[0] * 255).astype(np.uint8)
+        tiles += [tile for rows in np.split(whole, times) for tile in np.split(rows, times, axis=1)]
+    source, ids = data.ArraySource(np.stack(tiles), np.zeros(len(tiles), np.int32), name="parts of photographs"), np.arange(len(tiles))
+    network = image_to_image.make(name, jax.random.key(0), channels=3, width=16)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"steps": 1000, "batch_size": 16, "lr": 3e-3, "crop": 32, "seed": 0, "state": Path(folder) / "state.npz"}
+        return network._replace(params=reconstruct.fit(network, source, ids, title=f"training {name}", **settings))
+
+
+def rows_of(name: str, keys, images, targets) -> dict:
+    """Returns {label: pictures} of one augmentation."""
+    import jax
+
+    from robustjax import augment
+    from robustjax.core.rng import stream
+    from robustjax.models import image_to_image
+
+    if name == "fractals":
+        return {name: augment.fractals(keys, images.shape[1:])}
+    if name == "deepaugment":
+        networks = {label: reconstructing(label, images.shape[1]) for label in image_to_image.NAMES}
+        return {
+            f"{name}\n{label}": augment.deepaugment(stream(keys, number), images, *network)
+            for number, (label, network) in enumerate(networks.items())
+        }
+    options = dict(_AUGMENTATIONS[name])
+    if "size" in options:
+        options["size"] = images.shape[1] // 2
+    return {name: jax.jit(augment.compose([(name, options)]))(keys, images, targets)[0]}
+
+
 def augmented(names: list[str], images, partner, seed: int) -> list[list[tuple]]:
     """Returns rows of (label, title, picture): the image and draws of each augmentation of it."""
     import jax
     import jax.numpy as jnp
 
-    from robustjax import augment, core
+    from robustjax import core
     from robustjax.core import registry
 
     for name in names:
@@ -70,15 +123,12 @@ def augmented(names: list[str], images, partner, seed: int) -> list[list[tuple]]
             raise registry.unknown("augmentation of this sheet", name, _AUGMENTATIONS)
     rows = []
     for name in names or _AUGMENTATIONS:
-        options = dict(_AUGMENTATIONS[name])
-        if "size" in options:
-            options["size"] = images.shape[1] // 2
         # Every second example is shown; the one after it is its partner, the other photograph.
         count = 2 * (_COLUMNS - 1)
         batch = jnp.concatenate([images, partner] * (count // 2))
         keys = core.example_keys(jax.random.key(seed), jnp.arange(count))
-        made, _ = jax.jit(augment.compose([(name, options)]))(keys, batch, jnp.eye(2)[jnp.arange(count) % 2])
-        rows.append([(name, "clean", images[0]), *(("", str(i + 1), made[2 * i]) for i in range(count // 2))])
+        for label, made in rows_of(name, keys, batch, jnp.eye(2)[jnp.arange(count) % 2]).items():
+            rows.append([(label, "clean", images[0]), *(("", str(i + 1), made[2 * i]) for i in range(count // 2))])
     return rows
 
 

@@ -10,7 +10,8 @@ import pytest
 from configs import augmentations, recipes
 from robustjax import augment
 from robustjax.core import registry
-from robustjax.train import adversarial, build, settings
+from robustjax.io import results
+from robustjax.train import adversarial, build, networks, settings
 
 FILES = sorted(
     path for path in (Path(__file__).parents[1] / "configs").rglob("*.py") if path.parent.name != "configs" and path.stem != "__init__"
@@ -48,11 +49,12 @@ def variants(name: str):
 
 @pytest.mark.parametrize(("name", "text"), [(name, text) for name in NAMES for text in variants(name)])
 def test_configurations_are_plain_and_known(name, text):
-    # Kills: a key that nothing reads, a callable, a method whose options its kernel does not take.
+    # Kills: a key that nothing reads, a callable, a method whose options its kernel does not take, a chain that training refuses.
     config = module(name).get_config(text).to_dict()
     checked = settings.check(config)
     json.dumps(checked)
     method = dict(checked["method"])
+    build._check_order([*checked["augment"], method["name"]])
     options = {stage: {k: v for k, v in of.items() if k != "folder"} for stage, of in checked["augment_options"].items()}
     augment.compose([(stage, options.get(stage, {})) for stage in checked["augment"]] + [(method.pop("name"), method)])
     objective = dict(checked["objective"])
@@ -68,9 +70,27 @@ def test_heads_say_command_cost_and_number(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_mirrored_digits(name):
+    # Kills: 'flip', 'crop_flip' or DeepAugment's flip_signal in any form of a configuration of digits; CIFAR that is not mirrored.
     # The discriminative-loss paper prints that it mirrors SVHN; a folder of images is mirrored by the stage 'flip'.
-    config = module(name).get_config()
-    assert ("crop_flip" in config.augment) == ("cifar" in name or "tiny_imagenet" in name or name == "discriminative/svhn")
+    for text in variants(name):
+        config = module(name).get_config(text)
+        assert ("crop_flip" in config.augment) == ("cifar" in name or "tiny_imagenet" in name or name == "discriminative/svhn"), text
+        if config.data.name not in networks.DIGITS:
+            continue
+        assert "flip" not in config.augment, text
+        if "deepaugment" in config.augment:
+            options = config.augment_options.deepaugment
+            assert "flip_signal" not in (options.distortions or networks.distortions(config.data.name)), text
+
+
+def test_esps_sigma_is_no_setting_until_it_is_given():
+    # Kills: a key that gives stored runs of ESP another identity; one that cannot be set; a value that stays in the next configuration.
+    usual, given = (module("esp/digits").get_config() for _ in range(2))
+    given.method.sigma = 1.5
+    without = usual.to_dict()
+    del without["method"]["sigma"]
+    assert settings.check(usual.to_dict())["method"] == without["method"] and settings.check(given.to_dict())["method"]["sigma"] == 1.5
+    assert results.comparable(usual.to_dict()) == results.comparable(without) != results.comparable(given.to_dict())
 
 
 def test_the_papers_settings():

@@ -4,8 +4,8 @@ Paper: ESP (Algorithm 1, section 4.2). Data, network and schedule are ours (conf
 Command: python launch/train.py --config=configs/esp/digits.py --workdir=runs/esp_digits
 Cost: about ten seconds on two CPU cores.
 Expected: not in the paper.
-sigma = tau / 2 and tau close to epsilon as in the paper; xi = 0.426 is its gamma = 10 (`augment.xi_from_ratio`). The paper chose
-epsilon by a grid that it does not print: 4 was chosen here, half of SPIDER's tau.
+sigma = tau / 2 (--config.method.sigma=1.0 sets another) and tau close to epsilon as in the paper; xi = 0.426 is its gamma = 10
+(`augment.xi_from_ratio`). The paper chose epsilon by a grid that it does not print: 4 was chosen here, half of SPIDER's tau.
 Options behind ':': quick; method=esp|l2_sphere|none;
 augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, or sums (augmix+deepaugment).
 """
@@ -13,7 +13,7 @@ augment=none|augmix|augmix_nojsd|pixmix|cutout|deepaugment|deepaugment_in_step, 
 from configs import common, recipes
 
 METHODS = {
-    "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426},
+    "esp": {"epsilon": 4.0, "tau": 4.0, "xi": 0.426, "sigma": None},
     "l2_sphere": {"radius": 4.0},  # the paper's 'L2 noise': fixed radius, hard label
     "none": {},
 }

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from robustjax.attacks import apgd_schedule, apgd_steps, objectives
 from robustjax.attacks.apgd_steps import count_changed, select
-from robustjax.attacks.doors import check_count, check_finite, check_start, check_targets, enter
+from robustjax.attacks.doors import check_count, check_finite, check_start, check_targets, enter, keep_mistakes
 from robustjax.attacks.network import forward
 from robustjax.attacks.plan import Context, Outcome, Plan, Rows, ranked_targets, run_plan
 from robustjax.core import loops, registry
@@ -159,8 +159,7 @@ def apgd(
     """
     if objective not in OBJECTIVES:
         raise registry.unknown("objective", objective, OBJECTIVES)
-    for name, count in (("steps", steps), ("restarts", restarts), ("num_targets", num_targets), ("eot", eot)):
-        check_count(name, count)
+    _check_counts(steps=steps, restarts=restarts, num_targets=num_targets, eot=eot)
     entered = enter(keys, logits_fn, images, labels, threat, randomized=randomized)
     objective = objectives.for_classes(objective, entered.num_classes)
     clean_logits = lift(forward(entered.network, entered.images, stream(entered.keys, 0)))
@@ -179,7 +178,7 @@ def apgd(
         plan, stream(entered.keys, 1), entered.network, entered.images, entered.labels, float(threat.eps), targets=targets, start=start
     )
     check_finite(found.loss)
-    images = _keep_mistakes(found, entered.images, entered.labels, jax.lax.stop_gradient(clean_logits))
+    images = keep_mistakes(found.images, found.success, entered.images, entered.labels, clean_logits)
     return (images, ApgdState(state.best, state.adversarial, state.best_loss, state.correct)) if return_state else images
 
 
@@ -206,7 +205,11 @@ def make_plan(
         eot: draws over which gradients are averaged.
         large_radii: for 'l1', begin in balls of three and two times the radius, each stage at the best point of the one before,
             projected; only the last stage can succeed. AutoAttack does so.
+
+    Raises:
+        InputError: for steps, restarts or draws below 1, or larger radii in another norm.
     """
+    _check_counts(steps=steps, restarts=restarts, eot=eot)
     if large_radii and norm != "l1":
         raise InputError(f"large_radii is the schedule of 'l1', got norm={norm!r}; leave it out.")
     config = _Config(norm, objective, math.prod(shape), apgd_schedule.stages(steps, large_radii=large_radii), eot)
@@ -226,10 +229,9 @@ def _targets(targets: Any, objective: str, num_targets: int, labels: Array, clea
     return None
 
 
-@jax.jit
-def _keep_mistakes(found: Outcome, images: Array, labels: Array, clean_logits: Array) -> Array:
-    lost = ~found.success & (jnp.argmax(clean_logits, axis=-1).astype(labels.dtype) != labels)
-    return select(lost, images, found.images)
+def _check_counts(**counts: Any) -> None:
+    for name, count in counts.items():
+        check_count(name, count)
 
 
 def _begin(context: Context, rows: Rows, config: _Config) -> _State:
@@ -242,6 +244,8 @@ def _begin(context: Context, rows: Rows, config: _Config) -> _State:
     )
     if len(config.stages) > 1:
         points = apgd_steps.project(points, clean, radius, norm=config.norm)  # once more, which cleans rounding errors, which count
+    elif config.norm == "l1":
+        points = apgd_steps.enter(points, clean, radius, norm=config.norm)  # once more where they add up to more than the radius
     row = clean[:, 0, 0, 0]  # for its place: what a loop carries must vary over a mesh as the images do
     lowest, none = jnp.full_like(row, -jnp.inf), jnp.zeros_like(rows.restart)
     if config.norm == "l1":

@@ -32,7 +32,7 @@ def enter(
 ) -> Float[Array, "b h w c"]:
     """Returns a given start in the box; in the ball too if it is outside by more than rounding, and unchanged otherwise."""
     start = jnp.clip(start, 0, 1)
-    outside = image_norm(start - clean, norm) > radius[:, 0, 0, 0] * (1 + 1e-5) + 1e-6
+    outside = image_norm(start - clean, norm) > radius[:, 0, 0, 0] + 1e-6 * (1 + radius[:, 0, 0, 0])
     return select(outside, project(start, clean, radius, norm=norm), start)
 
 

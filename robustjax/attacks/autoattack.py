@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from robustjax.attacks import snapshot
-from robustjax.attacks.doors import check_classes, check_count, check_threat
+from robustjax.attacks.doors import MANY, check_classes, check_count, check_threat, rounding, warn_of
 from robustjax.attacks.driver import Data, Driver
 from robustjax.attacks.network import as_network, count_classes
 from robustjax.attacks.queue import Queue
@@ -38,6 +38,7 @@ def autoattack(
     randomized: bool = False,
     on_progress: Callable[[int, int, str], None] | None = None,
     devices: Sequence[jax.Device] | None = None,
+    check: bool = True,
 ) -> AttackResult:
     """Measures robustness: runs the cascade of a version on a data set, each attack on whom the ones before did not break.
 
@@ -76,6 +77,8 @@ def autoattack(
         randomized: whether the network draws, by one key per example.
         on_progress: called between chunks of steps with the runs of the stage that are over, their number, and a line.
         devices: to use; None: all of this process.
+        check: whether to look first, on up to 64 images, for what makes the number misleading (`core.check.check_logits_fn`:
+            outputs that are probabilities, gradients that are zero, ...); each finding is a warning.
 
     Returns:
         The images (NumPy; the clean one where nothing broke it), `robust` (n,), and per stage, 'clean' first, a dict of `robust`
@@ -108,6 +111,10 @@ def autoattack(
     evaluation = _Evaluation(driver, stages, threat, randomized, identity, on_state, on_progress)
     if state is not None:
         evaluation.restore(snapshot.opened(state, identity))
+    elif check:
+        evaluation.classify()  # before, since it says where logits are NaN
+        few = min(batch_size, MANY)
+        warn_of(logits_fn, data.images[:few], data.labels[:few], randomized=randomized)
     return evaluation.run()
 
 
@@ -138,13 +145,14 @@ class _Evaluation:
     def run(self) -> AttackResult:
         """Does what is left to do."""
         if self.robust is None:
-            self._classify()
+            self.classify()
         for number, stage in enumerate(self.stages):
             if stage.name not in self.done:
                 self._attack(number, stage)
         return AttackResult(self.images, self.robust, self.done)
 
-    def _classify(self) -> None:
+    def classify(self) -> None:
+        """Finds out who is right to begin with."""
         began = time.perf_counter()
         n = len(self.images)
         most = max((stage.plan.num_targets for stage in self.stages), default=0)
@@ -196,8 +204,7 @@ class _Evaluation:
     def _verify(self, broken: Integer[np.ndarray, " m"]) -> None:
         """Checks that what a stage found lies in ball and box, and that the network still gets it wrong."""
         norm, eps = self.threat.norm, self.threat.eps
-        # In L1 what projections in float32 reach at the usual radius of 12.
-        slack = 2e-5 * max(1, eps / 12) if norm == "l1" else 1e-6 * (1 + eps)
+        slack = rounding(norm, eps, self.images[0].size)
         for first in range(0, len(broken), _SLICE):
             rows = broken[first : first + _SLICE]
             found = self.images[rows].astype(np.float64)

@@ -1,16 +1,20 @@
 """What every attack checks before it begins, and how its inputs look from then on."""
 
+import functools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from robustjax.attacks.network import as_network, count_classes
-from robustjax.core.check import InputError, check_images, check_keys, check_labels, is_concrete
+from robustjax.core.check import InputError, check_images, check_keys, check_labels, check_logits_fn, is_concrete
 from robustjax.core.numerics import lift
-from robustjax.core.types import ArrayLike, Keys, KeysLike, LogitsFn, ThreatModel
+from robustjax.core.types import ArrayLike, Keys, KeysLike, LogitsFn, Norm, ThreatModel
+
+MANY = 64  # images on which a network is looked at
 
 
 class Entered(NamedTuple):
@@ -103,6 +107,53 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     """Refuses what is no integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise InputError(f"{name} must be an integer >= {least}, got {value!r}.")
+
+
+def rounding(norm: Norm, eps: float, size: int) -> float:
+    """Returns how far beyond the radius float32 may take an attack on images of `size` entries.
+
+    1e-6 (1 + eps); in 'l1', where rounding errors of all entries add up, 2e-5 at 32x32x3 and radius 12, and more where either is larger.
+    """
+    return 2e-5 * max(1, eps / 12, size / 3072) if norm == "l1" else 1e-6 * (1 + eps)
+
+
+@functools.partial(jax.jit, static_argnames="targeted")
+def keep_mistakes(
+    found: Float[Array, "b h w c"],
+    success: Bool[Array, " b"],
+    images: Float[Array, "b h w c"],
+    aim: Int[Array, " b"],
+    clean_logits: Float[Array, "b k"],
+    *,
+    targeted: bool = False,
+) -> Float[Array, "b h w c"]:
+    """Returns what an attack found, but the clean image where that succeeds and what was found does not.
+
+    Args:
+        found: the attack's images.
+        success: whether they fool the network.
+        images: the clean ones.
+        aim: labels to leave; where `targeted`, classes to reach.
+        clean_logits: of the clean images.
+        targeted: see `aim`.
+    """
+    hit = jnp.argmax(clean_logits, axis=-1).astype(aim.dtype) == aim
+    lost = ~success & (hit if targeted else ~hit)
+    return jax.lax.stop_gradient(jnp.where(lost[:, None, None, None], images, found))
+
+
+def warn_of(logits_fn: LogitsFn, images: ArrayLike, labels: ArrayLike, *, who: str = "", **options: Any) -> None:
+    """Warns of what makes an attack on this network misleading.
+
+    Args:
+        logits_fn: the network.
+        images: a few, clean.
+        labels: theirs.
+        who: begins each line, where there are several networks.
+        options: of `check_logits_fn`.
+    """
+    for line in check_logits_fn(logits_fn, images, labels, **options):
+        warnings.warn(who + line, stacklevel=3)
 
 
 def check_finite(values: Array) -> None:

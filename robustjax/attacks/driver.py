@@ -6,7 +6,6 @@ never speak to each other. When memory runs out, the batch is halved.
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,8 +20,7 @@ from robustjax.attacks.doors import check_finite
 from robustjax.attacks.objectives import margin
 from robustjax.attacks.plan import Context, Plan, ranked_targets, rows_of
 from robustjax.attacks.queue import Queue
-from robustjax.core import loops
-from robustjax.core.check import InputError
+from robustjax.core import loops, memory
 from robustjax.core.parallel import AXIS, data_mesh
 from robustjax.core.rng import is_key, on_data, stream
 from robustjax.core.types import Keys, Scalar
@@ -102,7 +100,7 @@ class Driver:
         self.rows = self._rounded(min(batch_size, most))
 
     def _rounded(self, rows: int) -> int:
-        return -(-rows // self.mesh.size) * self.mesh.size
+        return memory.rounded(rows, self.mesh.size)
 
     def _sizes(self) -> list[int]:
         """Returns the numbers of rows that programs are compiled for, the largest first."""
@@ -111,11 +109,7 @@ class Driver:
         return [self.rows, *sorted((n for n in sizes if n < self.rows), reverse=True)]
 
     def _halve(self, failed: str) -> None:
-        if self.rows <= self.mesh.size:
-            raise InputError(f"the device is out of memory with one image at a time ({failed}): free memory or take a smaller network.")
-        fewer = self._rounded(self.rows // 2)
-        warnings.warn(f"out of memory with batches of {self.rows}: going on with {fewer}; batch_size={fewer} avoids this.", stacklevel=2)
-        self.rows = fewer
+        self.rows = memory.halved(self.rows, self.mesh.size, failed)
 
     def look(
         self, images: Float[np.ndarray, "n h w c"], examples: Integer[np.ndarray, " m"], *, num_targets: int = 0, salt: int = 0
@@ -134,7 +128,7 @@ class Driver:
         parts, first = [], 0
         while first < len(examples):
             some = examples[first : first + self.rows]
-            part, failed = _attempt(self._look, images, np.resize(some, self.rows), num_targets, salt)
+            part, failed = memory.attempt(self._look, images, np.resize(some, self.rows), num_targets, salt)
             if failed is not None:
                 self._halve(failed)
                 continue
@@ -193,7 +187,7 @@ class Driver:
         else:
             running = self._restart(stage, queue)
         while queue.remaining():
-            after, failed = _attempt(self._chunk, stage, queue, running, images)
+            after, failed = memory.attempt(self._chunk, stage, queue, running, images)
             if failed is not None:
                 # The rows' state may be gone. They begin again and come to the same, since draws are keyed.
                 self._halve(failed)
@@ -261,20 +255,6 @@ class Driver:
             array = self._put(np.zeros(raw.shape, raw.dtype) if saved is None else np.asarray(saved[f"leaf{at}"]))
             made.append(jax.random.wrap_key_data(array, impl=self.data.impl) if is_key(leaf) else array)
         return tree.unflatten(made)
-
-
-def _attempt(function: Callable, *arguments: Any) -> tuple[Any, str | None]:
-    """Returns the result and None; or, where the memory does not suffice, None and what the device said of it.
-
-    The error itself is let go here, with the arrays that its traceback holds.
-    """
-    try:
-        return function(*arguments), None
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        text = str(error).strip() or type(error).__name__
-        if not isinstance(error, MemoryError) and not any(sign in text.lower() for sign in ("resource_exhausted", "out of memory")):
-            raise
-        return None, text.splitlines()[0]
 
 
 def _pick(rows: np.ndarray, leaf: Array) -> Any:

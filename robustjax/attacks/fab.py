@@ -58,7 +58,12 @@ def make_plan(norm: str, *, num_classes: int, steps: int = 100, restarts: int = 
         restarts: runs per target class. The first begins at the clean image.
         num_targets: classes to aim at, at most k - 1 of them; 0: at whichever class is nearest in each step.
         random_start: whether the further restarts begin at random.
+
+    Raises:
+        InputError: for steps or restarts below 1, or restarts that would all be the same.
     """
+    check_count("steps", steps)
+    check_count("restarts", restarts)
     if restarts > 1 and not random_start:
         raise InputError(f"restarts={restarts} without random starts would run the same attack {restarts} times; set random_start=True.")
     config = _Config(norm, num_targets > 0, random_start and restarts > 1)
@@ -128,8 +133,6 @@ def fab(
     Array([0.25, 0.25], dtype=float32)
     """
     entered = enter(keys, logits_fn, images, labels, threat, randomized=randomized, unbounded=True)
-    check_count("steps", steps)
-    check_count("restarts", restarts)
     images = jax.lax.stop_gradient(entered.images)
     if isinstance(targets, str):
         targets = _rank(targets, num_targets, entered.network, images, entered.labels, stream(entered.keys, 0))

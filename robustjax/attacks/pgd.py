@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from robustjax.attacks.doors import check_classes, check_count, check_finite, check_start, check_threat
-from robustjax.attacks.network import as_network, as_partial, count_classes
+from robustjax.attacks.doors import check_classes, check_count, check_finite, check_start, check_threat, keep_mistakes
+from robustjax.attacks.network import as_network, as_partial, count_classes, forward
 from robustjax.attacks.objectives import OBJECTIVES, evaluate, for_classes
 from robustjax.attacks.projections import random_in_ball, to_ball_and_box, to_box_and_ball, unit_step
 from robustjax.core import loops, registry
@@ -121,7 +121,9 @@ def pgd(
             point. None for what the released code does: TRADES's ('kl') clips first, Foolbox and torchattacks last.
 
     Returns:
-        Adversarial images in the ball and the box. Whether they fool the network is for the caller to measure.
+        Adversarial images in the ball and the box. Whether they fool the network is for the caller to measure. With `best` an image
+        that is wrong to begin with stays so: it comes back as it was where no iterate fools the network. The last iterate (the
+        default, as in the papers) may be one that the network gets right, also where it got the clean image wrong.
 
     Raises:
         InputError: for bad shapes, dtypes, ranges or options, or (when not traced) a network that returns NaN.
@@ -155,9 +157,9 @@ def pgd(
     images = jax.lax.stop_gradient(images)
 
     goal = _Goal(labels, targets, None)
+    clean_keys = stream(keys, jnp.uint32(_CLEAN)) if randomized else None
     if "clean_logits" in OBJECTIVES[config.objective].reads:
         empty = jnp.broadcast_to(0 * images[:, 0, 0, :1], (b, num_classes))
-        clean_keys = stream(keys, jnp.uint32(_CLEAN)) if randomized else None
         goal = goal._replace(clean_logits=loops.repeat(_look, context, (images, clean_keys, empty), 1, config=None)[2])
     kept = None
     for restart in range(restarts):
@@ -175,7 +177,20 @@ def pgd(
         kept = state if kept is None else _choose(kept, state)
     with jax.debug_nans(False):
         check_finite(_with_nan(kept.loss, kept.images))
-    return kept.best if best else kept.images
+    if not best or not (random_start or start is not None):
+        return kept.best if best else kept.images
+    clean_logits = goal.clean_logits
+    if clean_logits is None:
+        clean_logits = lift(forward(as_partial(logits_fn), images, *([clean_keys] if randomized else [])))
+    aim = labels if targets is None else targets
+    return keep_mistakes(kept.best, kept.success, images, aim, clean_logits, targeted=targets is not None)
+
+
+def random_starts(keys: KeysLike, images: ArrayLike, threat: ThreatModel) -> Float[Array, "b h w c"]:
+    """Returns where `pgd` with these keys begins its first run, unless told otherwise: drawn uniformly from the ball, clipped to [0, 1]."""
+    images = lift(check_images(images))
+    check_threat(threat)
+    return _draw(check_keys(keys, len(images)), jnp.uint32(0), images, jnp.asarray(float(threat.eps), images.dtype), norm=threat.norm)
 
 
 def _begin(first: Array, images: Array, goal: _Goal, keys: Keys | None, kept: _State | None, config: _Config) -> _State:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from robustjax.attacks.doors import check_count, check_finite, enter
+from robustjax.attacks.doors import check_count, check_finite, enter, keep_mistakes
+from robustjax.attacks.network import forward
 from robustjax.attacks.objectives import margin
 from robustjax.attacks.plan import Context, Outcome, Plan, Rows, rows_of
 from robustjax.attacks.square_windows import Sides, draw, grid, make_sides, repaint, stripes, transfer_mass
@@ -17,6 +18,8 @@ from robustjax.core.check import InputError, as_number
 from robustjax.core.numerics import lift
 from robustjax.core.rng import stream
 from robustjax.core.types import ArrayLike, Keys, KeysLike, LogitsFn, ThreatModel
+
+_CLEAN = (1 << 32) - 1  # keys the network's draw on the clean images; the steps count from 1
 
 
 class _State(NamedTuple):
@@ -64,13 +67,14 @@ def square(
         images: (b, h, w, c) in [0, 1], at least float32 internally: bfloat16 is lifted, float64 kept.
         labels: (b,) integers.
         threat: norm and radius in units of [0, 1] pixels.
-        queries: candidates after the first; the network is called queries + 1 times.
+        queries: candidates after the first; the network is called queries + 1 times on them, and once on the clean images.
         p_init: fraction of the pixels in a window at the beginning, in (0, 1].
         randomized: whether the network draws: then logits_fn is (images, keys) -> logits, each call with fresh keys. The margin of
             the candidate kept is the one that was measured then.
 
     Returns:
-        Per example the candidate of smallest margin, in the ball and the box: also where the network withstood all of them.
+        Per example the candidate of smallest margin, in the ball and the box: also where the network withstood all of them. An image
+        that is wrong to begin with and that no candidate kept so comes back as it was.
 
     Raises:
         InputError: for bad shapes, dtypes, ranges or options, or (when not traced) a network that returns NaN.
@@ -95,7 +99,8 @@ def square(
     state = loops.repeat(_step_all, context, state, plan.steps, config=plan.config, done=_is_done, chunk=plan.chunk)
     with jax.debug_nans(False):
         check_finite(state.loss)
-    return jax.lax.stop_gradient(state.images)
+    clean_logits = lift(forward(entered.network, clean, stream(entered.keys, jnp.uint32(_CLEAN))))
+    return keep_mistakes(state.images, state.success, clean, entered.labels, clean_logits)
 
 
 def make_plan(norm: str, *, shape: tuple[int, int, int], queries: int = 5000, p_init: float = 0.8) -> Plan:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from robustjax.attacks.doors import check_classes, check_finite, check_threat
+from robustjax.attacks.doors import MANY, check_classes, check_finite, check_threat, rounding, warn_of
 from robustjax.attacks.network import as_partial, count_classes, forward
 from robustjax.attacks.objectives import cross_entropy
 from robustjax.core.check import InputError, check_images, check_keys, is_concrete
@@ -24,6 +24,8 @@ def transfer(
     images: ArrayLike,
     labels: ArrayLike,
     threat: ThreatModel,
+    *,
+    check: bool = True,
 ) -> AttackResult:
     """Attacks a surrogate and judges another network, the defender, by the images found.
 
@@ -38,6 +40,8 @@ def transfer(
         images: (b, h, w, c) in [0, 1].
         labels: (b,) integers.
         threat: norm and radius in units of [0, 1] pixels.
+        check: whether to look first, on up to 64 images, for what makes the result misleading (`core.check.check_logits_fn`; of
+            the defender no gradients); each finding is a warning. For a call a batch, the first is enough.
 
     Returns:
         The images that the attack returned; `robust`, where the defender is right on the clean and on the attacked image; and stages
@@ -74,6 +78,10 @@ def transfer(
     clean, clean_loss = _judge(defender, images, labels)
     judged = time.perf_counter()
     surrogate_clean, surrogate_start = _judge(surrogate, images, labels)
+    if check:
+        some = images[:MANY], labels[:MANY]
+        warn_of(surrogate_fn, *some, who="surrogate: ")
+        warn_of(defender_fn, *some, who="defender: ", gradients=False)
     attacked = attack(keys, surrogate_fn, images, labels, threat)
     attacked = _check_attacked(attacked.images if isinstance(attacked, AttackResult) else attacked, images, threat)
     withstood, surrogate_loss = _judge(surrogate, attacked, labels)
@@ -116,8 +124,7 @@ def _check_attacked(attacked: Any, images: jax.Array, threat: ThreatModel) -> ja
     # In float64: the sum of thousands of rounded pixels would itself be off by more than what is allowed.
     moved = np.abs(np.asarray(attacked, np.float64) - np.asarray(images, np.float64)).reshape(len(images), -1)
     size = {"linf": moved.max(1), "l2": np.sqrt((moved**2).sum(1)), "l1": moved.sum(1)}[threat.norm]
-    slack = 2e-5 * max(1, threat.eps / 12) if threat.norm == "l1" else 1e-6 * (1 + threat.eps)
-    outside = size > threat.eps + slack
+    outside = size > threat.eps + rounding(threat.norm, threat.eps, moved.shape[1])
     if outside.any():
         raise InputError(
             f"the attack left the {threat.norm} ball of radius {threat.eps:g} on {outside.sum()} of {len(images)} images, by up to "

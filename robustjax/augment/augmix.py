@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from robustjax.augment.mixup import check_positive
+from robustjax.augment.mixup import check_positive, check_whole
 from robustjax.augment.rows import moved
 from robustjax.core import check, numerics, rng
 from robustjax.core.check import InputError
@@ -71,6 +71,8 @@ def augmix(
     check_whole("width", width, least=1)
     if depth != -1:
         check_whole("depth, where not -1,", depth, least=1)
+    if not isinstance(all_ops, bool):
+        raise InputError(f"all_ops must be True or False, got {all_ops!r}.")
     images = check_operable(keys, images)
     ops = pil.OPS if all_ops else pil.DEFAULT_OPS
     return _augmix(images, keys, jnp.asarray(severity), jnp.asarray(alpha), width=width, depth=depth, ops=ops)
@@ -161,9 +163,3 @@ def check_severity(severity: Any) -> None:
         number = check.as_number(severity)
         if number is None or not 0.1 <= number <= 10:
             raise InputError(f"severity must be between 0.1 and 10, got {severity!r}.")
-
-
-def check_whole(name: str, value: Any, *, least: int) -> None:
-    """Raises InputError for an option that is no whole number of Python, or less than `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}.")

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from robustjax.augment.mixup import box_side
+from robustjax.augment.mixup import box_side, check_whole
 from robustjax.core import check
-from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Keys, KeysLike
 
 
@@ -24,15 +23,14 @@ def random_crop(keys: KeysLike, images: ArrayLike, *, pad: int = 4) -> Float[Arr
         Like `images`: pixels are copied, never mixed.
 
     Raises:
-        InputError: for a negative pad, or images that are not float (b, h, w, c) in [0, 1].
+        InputError: for a pad that is no whole number or negative, or images that are not float (b, h, w, c) in [0, 1].
 
     >>> random_crop(jax.random.split(jax.random.key(0), 2), jnp.ones((2, 8, 8, 1)), pad=2).shape
     (2, 8, 8, 1)
     """
     images = check.check_images(images)
     check.check_keys(keys, images.shape[0])
-    if pad < 0:
-        raise InputError(f"pad must be >= 0, got {pad}.")
+    check_whole("pad", pad, least=0)
     return _crop(keys, images, pad=pad)
 
 
@@ -83,15 +81,14 @@ def cutout(keys: KeysLike, images: ArrayLike, *, size: int) -> Float[Array, "b h
         Like `images`.
 
     Raises:
-        InputError: for a negative size, or images that are not float (b, h, w, c) in [0, 1].
+        InputError: for a size that is no whole number or negative, or images that are not float (b, h, w, c) in [0, 1].
 
     >>> int(jnp.sum(1 - cutout(jax.random.split(jax.random.key(0), 1), jnp.ones((1, 9, 9, 1)), size=1)))
     1
     """
     images = check.check_images(images)
     check.check_keys(keys, images.shape[0])
-    if size < 0:
-        raise InputError(f"size must be >= 0, got {size}.")
+    check_whole("size", size, least=0)
     shape = images.shape[1:3]
     centre = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, jnp.asarray(shape, jnp.int32), jnp.int32))(keys)
     rows, columns = (box_side(length, centre[:, axis], size) for axis, length in enumerate(shape))

@@ -173,7 +173,8 @@ def deepaugment(
             the call reuse compiled programs.
         params: a pytree of arrays for each layer. The last axis of its float arrays is that of the layer's outputs, those with more than
             one axis are kernels. Layers without kernels are not distorted.
-        distortions: names from `ALL`, which are equally probable.
+        distortions: names from `ALL`, which are equally probable. 'flip_signal' mirrors the image: leave it out where that changes the class,
+            as of digits.
         group_size: consecutive images that share a distortion, that of the first one's key: faster inside a training step. The number of
             images must be a multiple of it, and an image's result then depends on which batch it is in.
 

@@ -51,9 +51,9 @@ def esp(
     images = numerics.lift(check.check_images(images))
     check.check_keys(keys, images.shape[0])
     targets = as_targets(labels, num_classes=num_classes, dtype=images.dtype, b=images.shape[0])
-    sigma = tau / 2 if sigma is None else sigma
-    for name, value in (("epsilon", epsilon), ("tau", tau), ("sigma", sigma)):
+    for name, value in (("epsilon", epsilon), ("tau", tau), *([] if sigma is None else [("sigma", sigma)])):
         radii.check_size(name, value)
+    sigma = tau / 2 if sigma is None else sigma
     # As they will be computed with: 0.3 and float32(0.3) are one number then. In NumPy, since jax would stage it inside jit.
     if check.is_concrete(epsilon, tau) and not np.asarray(tau, images.dtype) <= np.asarray(epsilon, images.dtype):
         raise InputError(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from robustjax.augment.rows import moved
@@ -193,3 +194,9 @@ def check_positive(name: str, value: Any) -> None:
         number = check.as_number(value)
         if number is None or not 0 < number < float("inf"):
             raise InputError(f"{name} must be a number above 0, got {value!r}.")
+
+
+def check_whole(name: str, value: Any, *, least: int) -> None:
+    """Raises InputError for an option that is no whole number, or less than `least`."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be a whole number, at least {least}, got {value!r}.")

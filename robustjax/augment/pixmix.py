@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
-from robustjax.augment.augmix import NO_OP, apply_ops, check_operable, check_severity, check_whole, several
+from robustjax.augment.augmix import NO_OP, apply_ops, check_operable, check_severity, several
 from robustjax.augment.basic import random_flip
 from robustjax.augment.fractals import fractals
-from robustjax.augment.mixup import check_positive
+from robustjax.augment.mixup import check_positive, check_whole
 from robustjax.augment.rows import moved
 from robustjax.core import check, rng
 from robustjax.core.check import InputError

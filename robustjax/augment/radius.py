@@ -81,7 +81,9 @@ def truncated_normal_radius(keys: KeysLike, *, mean: Scalar, stddev: Scalar, low
     check.check_keys(keys)
     check_size("stddev", stddev)
     check_size("low", low)
-    if check.is_concrete(low, high) and not float(low) <= float(high):
+    known_number("mean", mean)
+    least, largest = known_number("low", low), known_number("high", high)
+    if None not in (least, largest) and not least <= largest:
         raise InputError(f"low must not exceed high, got low {low} and high {high}.")
     mean, stddev, low, high = map(as_float, (mean, stddev, low, high))
     dtype = jnp.result_type(mean, stddev, low, high)
@@ -93,10 +95,25 @@ def truncated_normal_radius(keys: KeysLike, *, mean: Scalar, stddev: Scalar, low
 
 
 def check_size(name: str, value: Scalar) -> None:
-    """Raises InputError where a size is known and not one: negative, infinite or NaN."""
-    # As a Python number: a constant of jax compared inside a traced function would be a tracer.
-    if check.is_concrete(value) and not 0 <= float(value) < float("inf"):
+    """Raises InputError where a size is known and not one: negative, infinite, NaN or no number."""
+    number = known_number(name, value)
+    if number is not None and not 0 <= number < float("inf"):
         raise InputError(f"{name} is a size in units of [0, 1] pixels and must be finite and >= 0, got {value}.")
+
+
+def known_number(name: str, value: Scalar) -> float | None:
+    """Returns an option as a number of Python; None where it is traced.
+
+    Raises:
+        InputError: for what is no real number: None, a text, an array with axes.
+    """
+    # As a Python number: a constant of jax compared inside a traced function would be a tracer.
+    if not check.is_concrete(value):
+        return None
+    number = check.as_number(value)
+    if number is None:
+        raise InputError(f"{name} must be a number, got {value!r}.")
+    return number
 
 
 def as_float(value: Scalar | ArrayLike) -> Float[Array, "..."]:

@@ -22,6 +22,7 @@ from robustjax.augment.esp import esp
 from robustjax.augment.mixup import cutmix, mixup
 from robustjax.augment.partners import NEXT, Pairing, Partners
 from robustjax.augment.pixmix import mixing_pictures, pixmix
+from robustjax.augment.radius import known_number
 from robustjax.augment.smoothing import as_targets, soft_targets
 from robustjax.augment.spider import spider
 from robustjax.core import check, numerics, registry
@@ -117,7 +118,8 @@ def std_ls(keys: KeysLike, images: ArrayLike, targets: ArrayLike, *, alpha: Scal
     Raises:
         InputError: for an alpha outside [0, 1].
     """
-    if check.is_concrete(alpha) and not 0 <= float(alpha) <= 1:
+    number = known_number("alpha", alpha)
+    if number is not None and not 0 <= number <= 1:
         raise InputError(f"alpha is the share taken from the true label and must lie in [0, 1], got {alpha}.")
     images, targets = check.check_images(images), _targets(targets)
     confidence = jnp.full(targets.shape[:1], 1 - alpha, targets.dtype)

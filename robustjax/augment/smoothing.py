@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from robustjax.augment.radius import as_float
+from robustjax.augment.radius import as_float, known_number
 from robustjax.core import check
 from robustjax.core.check import InputError
 from robustjax.core.types import ArrayLike, Scalar
@@ -34,10 +34,12 @@ def exponential_confidence(size: ArrayLike, *, start: Scalar, width: Scalar, flo
     >>> [round(float(s), 4) for s in exponential_confidence(jnp.array([0.5, 1.0, 2.5, 4.0, 5.5]), start=1.0, width=3.0, floor=0.25)]
     [1.0, 1.0, 0.5, 0.25, 0.125]
     """
-    if check.is_concrete(width) and not float(width) >= 0:
+    known_number("start", start)
+    known_width, known_floor = known_number("width", width), known_number("floor", floor)
+    if known_width is not None and not known_width >= 0:
         raise InputError(f"width must be >= 0, got {width}.")
     # A little above 1 is what 1/C + (1 - 1/C) may round to.
-    if check.is_concrete(floor) and not 0 < float(floor) <= 1 + 1e-6:
+    if known_floor is not None and not 0 < known_floor <= 1 + 1e-6:
         raise InputError(f"floor is the confidence at start + width and must lie in (0, 1], got {floor}.")
     size = as_float(size)
     start, width, floor = (jnp.asarray(x).astype(size.dtype) for x in (start, width, floor))
@@ -84,8 +86,8 @@ def as_targets(labels: ArrayLike, *, num_classes: int, dtype: jnp.dtype = jnp.fl
     Raises:
         InputError: as `soft_targets`, and where there are not `b` of them (None: any number will do).
     """
-    if num_classes < 2:
-        raise InputError(f"num_classes must be at least 2, got {num_classes}: there must be another class to doubt for.")
+    if not isinstance(num_classes, (int, np.integer)) or num_classes < 2:
+        raise InputError(f"num_classes must be at least 2, got {num_classes!r}: there must be another class to doubt for.")
     if b is not None and jnp.ndim(labels) and len(labels) != b:
         raise InputError(f"labels must be one for each of the {b} images, got {len(labels)}.")
     if jnp.ndim(labels) == 1:
@@ -112,15 +114,17 @@ def xi_from_ratio(gamma: Scalar, *, num_classes: int) -> Scalar:
     >>> round(xi_from_ratio(10, num_classes=10), 3), round(xi_from_ratio(200, num_classes=200), 3)
     (0.426, 0.496)
     """
-    if num_classes < 2:
-        raise InputError(f"num_classes must be at least 2, got {num_classes}.")
-    if check.is_concrete(gamma) and not float(gamma) >= 1:
+    if not isinstance(num_classes, (int, np.integer)) or num_classes < 2:
+        raise InputError(f"num_classes must be at least 2, got {num_classes!r}.")
+    number = known_number("gamma", gamma)
+    if number is not None and not number >= 1:
         raise InputError(f"gamma must be >= 1, got {gamma}: below, a wrong class would be the more probable one.")
     return 1 / (1 + (num_classes - 1) / gamma) - 1 / num_classes
 
 
 def check_xi(xi: Scalar, *, num_classes: int) -> None:
     """Raises InputError where ξ is known and 1/C + ξ is no confidence between chance and certainty."""
+    number = known_number("xi", xi)
     # The slack is for a limit that was computed in float32.
-    if check.is_concrete(xi) and not 0 <= float(xi) <= 1 - 1 / num_classes + 1e-6:
+    if number is not None and not 0 <= number <= 1 - 1 / num_classes + 1e-6:
         raise InputError(f"xi must lie in [0, 1 - 1/C] = [0, {1 - 1 / num_classes:.6g}] for {num_classes} classes, got {xi}.")

@@ -232,7 +232,9 @@ def check_output(out: Any, b: int) -> int:
     return shape[1]
 
 
-def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: bool = False, randomized: bool = False) -> list[str]:
+def check_logits_fn(
+    logits_fn: Any, images: Any, labels: Any = None, *, dlr: bool = False, randomized: bool = False, gradients: bool = True
+) -> list[str]:
     """Checks a model on a few images before it is evaluated: its shape always, its behaviour where values are known.
 
     A handful of calls: 8 images for behaviour, up to 64 for accuracy where there are labels of at least 32.
@@ -243,6 +245,7 @@ def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: boo
         labels: int (b,), or None.
         dlr: whether the DLR objective is wanted, which needs four classes.
         randomized: whether the model draws by one key per example.
+        gradients: whether to look at input gradients; False for a model that is only ever called.
 
     Returns:
         One line for each thing that makes attacks or metrics misleading, with the likely cause: outputs that are
@@ -272,5 +275,5 @@ def check_logits_fn(logits_fn: Any, images: Any, labels: Any = None, *, dlr: boo
     finite = np.isfinite(np.asarray(logits, np.float64)).all(1)
     if not finite.all():
         raise InputError(f"logits_fn returns NaN or infinite values for {(~finite).sum()} of {len(finite)} images.")
-    found = check_model.behaviour(call, few, logits, randomized=randomized)
+    found = check_model.behaviour(call, few, logits, randomized=randomized, gradients=gradients)
     return found if labels is None else found + check_model.accuracy(call, images, labels[: check_model.MANY], k)

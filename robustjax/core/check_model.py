@@ -29,7 +29,7 @@ def as_call(logits_fn: Callable, *, randomized: bool) -> Call:
     return call
 
 
-def behaviour(call: Call, images: jax.Array, logits: jax.Array, *, randomized: bool) -> list[str]:
+def behaviour(call: Call, images: jax.Array, logits: jax.Array, *, randomized: bool, gradients: bool = True) -> list[str]:
     """Returns warnings about outputs and gradients on a few images.
 
     Args:
@@ -37,6 +37,7 @@ def behaviour(call: Call, images: jax.Array, logits: jax.Array, *, randomized: b
         images: at most FEW, concrete.
         logits: call(images), finite.
         randomized: whether the model draws by keys.
+        gradients: whether to differentiate.
     """
     first = _numpy(logits)
     warnings = []
@@ -56,7 +57,7 @@ def behaviour(call: Call, images: jax.Array, logits: jax.Array, *, randomized: b
         ]
     if len(images) > 2 and (others == first[:1]).all():
         return [*warnings, "outputs are the same whatever the image: dead units, or weights that were not loaded."]
-    return warnings + _gradients(call, images, logits)
+    return warnings + (_gradients(call, images, logits) if gradients else [])
 
 
 def _unsteady(call: Call, images: jax.Array, first: np.ndarray, slack: float, randomized: bool) -> str | None:

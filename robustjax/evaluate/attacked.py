@@ -1,6 +1,7 @@
 """Measures a network under attack: PGD, transfer from another network, AutoAttack; for each example, and resumable inside an attack.
 
-Only examples that are right without the attack are attacked; the others count as errors.
+Only examples that are right without the attack are attacked; the others count as errors. Batches lie on all devices of this process,
+and are halved where memory runs out; since draws are keyed by example, neither changes a number but by rounding.
 """
 
 import functools
@@ -14,13 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from robustjax import attacks, data
 from robustjax.attacks.audit import audit, suspicious
-from robustjax.attacks.objectives import cross_entropy, margin
-from robustjax.core import AttackResult, ThreatModel, example_keys
+from robustjax.attacks.objectives import margin
+from robustjax.attacks.pgd import random_starts
+from robustjax.core import AttackResult, ThreatModel, example_keys, memory
 from robustjax.core.check import InputError
+from robustjax.core.parallel import AXIS, data_mesh
 from robustjax.data import batches
 from robustjax.evaluate.states import StateFile, refused
 from robustjax.evaluate.suites import Item
@@ -40,12 +45,17 @@ class Measured(NamedTuple):
 
 
 class _Clean(NamedTuple):
-    """How the network does without an attack, for each example; and what a batch under attack is compared with."""
+    """How the network does without an attack, for each example."""
 
     labels: Int[np.ndarray, " n"]
     right: Bool[np.ndarray, " n"]
-    ce: Float[np.ndarray, " n"]
-    cw: Float[np.ndarray, " n"]
+
+
+class _Scores(NamedTuple):
+    """How a network does on a batch."""
+
+    right: Bool[np.ndarray, " b"]
+    margin: Float[np.ndarray, " b"]  # max_{j != y} z_j - z_y
 
 
 class Subject:
@@ -55,7 +65,7 @@ class Subject:
         logits_fn: the network.
         source: the test split.
         ids: of the examples to measure.
-        batch_size: examples on the devices at once.
+        batch_size: examples on all devices together, at once; under attack it is rounded up to a multiple of their number.
         surrogates: networks that attacks are transferred from, by name.
         keep_images: whether adversarial images belong to the result.
     """
@@ -64,9 +74,16 @@ class Subject:
         self.logits_fn, self.source, self.ids = logits_fn, source, ids
         self.batch_size = min(batch_size, len(ids))
         self.surrogates, self.keep_images = surrogates, keep_images
+        self.mesh = data_mesh(jax.local_devices())
+        self.rows = memory.rounded(self.batch_size, self.mesh.size)  # of batches under attack, fewer once memory has run out
+
+    @functools.cached_property
+    def networks(self) -> dict[str, Any]:
+        """The network, under '', and the surrogates, with their arrays on every device."""
+        return jax.device_put({"": self.logits_fn, **self.surrogates}, NamedSharding(self.mesh, P()))
 
     def batches(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, Array, Array]]:
-        """Yields (places among the ids, mask, images, labels), always of one size, so that one program serves all."""
+        """Yields (places among the ids, mask, images, labels) on one device, always of one size, so that one program serves all."""
         for chosen, mask in batches.padded(places, self.batch_size) if len(places) else ():
             images, labels = self.source.fetch(self.ids[chosen])
             yield chosen, mask, jnp.asarray(images, jnp.float32) / 255, jnp.asarray(labels)
@@ -75,31 +92,64 @@ class Subject:
         """Returns all images, on the host."""
         return np.concatenate([np.asarray(images)[mask] for _, mask, images, _ in self.batches(np.arange(len(self.ids)))])
 
+    def spread(self, tree: Any) -> Any:
+        """Returns a batch with its rows spread over the devices."""
+        return jax.device_put(tree, NamedSharding(self.mesh, P(AXIS)))
+
+    def on_all_devices(self, places: np.ndarray, work: Callable[[np.ndarray, Array, Array], dict]) -> Iterator[tuple[np.ndarray, dict]]:
+        """Yields (places, what `work` found of each), batch after batch; where memory runs out, in smaller ones from then on.
+
+        Args:
+            places: among the ids.
+            work: (places, images, labels) -> arrays of one row for each, on the host.
+        """
+
+        def placed(chosen):
+            images, labels = self.source.fetch(self.ids[chosen])
+            return work(chosen, self.spread(np.asarray(images, np.float32)) / 255, self.spread(np.asarray(labels)))
+
+        while len(places):
+            chosen, mask = next(batches.padded(places, self.rows))
+            found, failed = memory.attempt(placed, chosen)
+            if failed is not None:
+                self.rows = memory.halved(self.rows, self.mesh.size, failed)
+                continue
+            yield chosen[mask], {name: values[mask] for name, values in found.items()}
+            places = places[len(chosen) :]
+
     @functools.cached_property
     def clean(self) -> _Clean:
         """How the network does without an attack."""
-        parts = []
-        for _, mask, images, labels in self.batches(np.arange(len(self.ids))):
-            parts.append([np.asarray(part)[mask] for part in (labels, *self.scores(images, labels))])
-        return _Clean(*map(np.concatenate, zip(*parts, strict=True)))
+
+        def work(chosen, images, labels):
+            return {"labels": np.asarray(labels), "right": scores(self.networks[""], images, labels).right}
+
+        parts = [found for _, found in self.on_all_devices(np.arange(len(self.ids)), work)]
+        return _Clean(**{name: np.concatenate([part[name] for part in parts]) for name in _Clean._fields})
 
     def right(self, changed: Float[np.ndarray, "n h w c"]) -> Bool[np.ndarray, " n"]:
         """Returns on which of these images, in place of the test images, the network is right."""
-        flags = np.zeros(len(self.ids), bool)
-        for chosen, mask, _, labels in self.batches(np.arange(len(self.ids))):
-            flags[chosen[mask]] = self.scores(jnp.asarray(changed[chosen]), labels)[0][mask]
-        return flags
 
-    def scores(self, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> tuple[np.ndarray, ...]:
-        """Returns (right, cross-entropy, margin) of a batch.
+        def work(chosen, _, labels):
+            return {"right": scores(self.networks[""], self.spread(changed[chosen]), labels).right}
 
-        Raises:
-            InputError: where the network's outputs are not finite.
-        """
-        *found, finite = map(np.asarray, _score(self.logits_fn, images, labels))
-        if not finite.all():
-            raise InputError(f"the network's outputs are not finite on {(~finite).sum()} images; no number can be given.")
-        return tuple(found)
+        return np.concatenate([found["right"] for _, found in self.on_all_devices(np.arange(len(self.ids)), work)])
+
+    def scores(self, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> _Scores:
+        """Returns how the network does on a batch on one device; see `scores`."""
+        return scores(self.logits_fn, images, labels)
+
+
+def scores(logits_fn: Any, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> _Scores:
+    """Returns how a network does on a batch.
+
+    Raises:
+        InputError: where its outputs are not finite.
+    """
+    *found, finite = map(np.asarray, _score(logits_fn, images, labels))
+    if not finite.all():
+        raise InputError(f"the network's outputs are not finite on {(~finite).sum()} images; no number can be given.")
+    return _Scores(*found)
 
 
 @jax.jit
@@ -108,7 +158,7 @@ def _score(logits_fn, images: Float[Array, "b h w c"], labels: Int[Array, " b"])
     finite = jnp.isfinite(logits).all(axis=1)
     logits = jnp.where(finite[:, None], logits, 0.0)
     right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-    return right, cross_entropy(logits, labels), margin(logits, labels), finite
+    return right, margin(logits, labels), finite
 
 
 def measure(subject: Subject, item: Item, key: Array, *, identity: dict, saved: StateFile, tell: Tell) -> Measured:
@@ -176,6 +226,7 @@ def _autoattack(subject: Subject, item: Item, key: Array, identity: dict, saved:
             state=state,
             on_state=saved,
             on_progress=lambda done, total, text: tell(done / max(1, total), text),
+            check=False,  # run.py has looked
         )
     except InputError as error:
         if state is None or saved.handed:
@@ -186,24 +237,27 @@ def _autoattack(subject: Subject, item: Item, key: Array, identity: dict, saved:
 def _by_batches(subject: Subject, item: Item, key: Array, identity: dict, saved: StateFile, tell: Tell) -> AttackResult:
     """PGD, on this network or on a surrogate, batch after batch."""
     began, n = time.perf_counter(), len(subject.ids)
-    objective = "ce" if item.kind == "transfer" else item.options.get("objective", "ce")
     clean = subject.clean.right
-    start_loss = np.where(clean, getattr(subject.clean, objective), np.nan)  # not measured where not attacked
-    reached = {"robust": clean.copy(), "done": ~clean, "loss": start_loss.copy(), "seconds": np.zeros(())}
+    unknown = np.full(n, np.nan, np.float32)  # where not attacked
+    reached = {"robust": clean.copy(), "done": ~clean, "loss": unknown, "start_loss": unknown.copy(), "seconds": np.zeros(())}
     reached |= {"images": subject.images()} if subject.keep_images else {}
     reached |= {"surrogate": np.zeros(n, bool)} if item.kind == "transfer" else {}
     reached = taken_up(saved, json.dumps(identity | {"images_kept": subject.keep_images}, sort_keys=True), reached)
     before = float(reached["seconds"])
     attack = _attack_of(subject, item)
-    for chosen, mask, images, labels in subject.batches(np.flatnonzero(~reached["done"])):
-        found = attack(example_keys(key, subject.ids[chosen]), images, labels) | {"done": np.ones(len(chosen), bool)}
+
+    def work(chosen, images, labels):
+        return attack(subject.spread(example_keys(key, subject.ids[chosen])), images, labels)
+
+    for places, found in subject.on_all_devices(np.flatnonzero(~reached["done"]), work):
         for name in reached.keys() & found.keys():
-            reached[name][chosen[mask]] = found[name][mask]
+            reached[name][places] = found[name]
+        reached["done"][places] = True
         reached["seconds"] = np.array(before + time.perf_counter() - began)
         saved(reached)
         tell(float(reached["done"].mean()), f"{reached['robust'].sum()} robust")
     robust = reached["robust"]
-    about = {"seconds": before + time.perf_counter() - began, "loss": reached["loss"], "start_loss": start_loss}
+    about = {"seconds": before + time.perf_counter() - began, "loss": reached["loss"], "start_loss": reached["start_loss"]}
     about |= {"surrogate": reached["surrogate"]} if item.kind == "transfer" else {}
     stage = {"robust": robust, "robust_accuracy": float(robust.mean()), "examples": int(clean.sum()), **about}
     stages = {"clean": {"robust": clean, "robust_accuracy": float(clean.mean()), "seconds": 0.0, "examples": n}}
@@ -223,26 +277,33 @@ def taken_up(saved: StateFile, identity: str, fresh: dict[str, np.ndarray]) -> d
 
 
 def _attack_of(subject: Subject, item: Item) -> Callable[[Array, Array, Array], dict[str, np.ndarray]]:
-    """Returns (keys, images, labels) -> for each: the adversarial image, whether this network withstood it, the loss, ..."""
+    """Returns (keys, images, labels) -> for each: the adversarial image, whether this network withstood it, the loss, ...
+
+    `loss` and `start_loss` are margins of the network that the attack sees, on what it returns and where it began: not on the clean
+    image, from which the random start alone moves them, and not cross-entropy, which is 0 at both ends of a healthy attack on an image
+    that the network is sure of.
+    """
     options = item.options
     threat = ThreatModel(options["norm"], options["eps"])
-    objective = options.get("objective", "ce")
     settings = {name: options[name] for name in ("steps", "step_size", "objective", "best") if name in options}
     pgd = functools.partial(attacks.pgd, **settings)
+    network, seen = subject.networks[""], subject.networks[options.get("surrogate", "")]
 
     def directly(keys, images, labels):
-        adversarial = pgd(keys, subject.logits_fn, images, labels, threat)
-        right, *losses = subject.scores(adversarial, labels)
-        return {"robust": right, "loss": losses[("ce", "cw").index(objective)], "images": np.asarray(adversarial)}
+        adversarial = pgd(keys, network, images, labels, threat)
+        right, loss = scores(network, adversarial, labels)
+        return {"robust": right, "loss": loss, "images": np.asarray(adversarial)}
 
     def transferred(keys, images, labels):
-        surrogate = subject.surrogates[options["surrogate"]]
-        result = attacks.transfer(keys, pgd, surrogate, subject.logits_fn, images, labels, threat)
-        robust, loss = (np.asarray(result.stages["transfer"][key]) for key in ("robust", "loss"))
-        withstood = np.asarray(result.stages["surrogate"]["robust"])
-        return {"robust": robust, "loss": loss, "images": np.asarray(result.images), "surrogate": withstood}
+        result = attacks.transfer(keys, pgd, seen, network, images, labels, threat, check=False)
+        flags = {"robust": result.stages["transfer"]["robust"], "surrogate": result.stages["surrogate"]["robust"]}
+        return {**flags, "loss": scores(seen, result.images, labels).margin, "images": np.asarray(result.images)}
 
-    return transferred if item.kind == "transfer" else directly
+    def attack(keys, images, labels):
+        start = scores(seen, random_starts(keys, images, threat), labels).margin
+        return (transferred if item.kind == "transfer" else directly)(keys, images, labels) | {"start_loss": start}
+
+    return attack
 
 
 KINDS = {"attack": _by_batches, "curve": _by_batches, "transfer": _by_batches, "autoattack": _autoattack}

@@ -179,7 +179,8 @@ def _missing(suite: str, what: str, workdir: str | Path, run: Network) -> InputE
 def _stored(workdir: str | Path, run: Network, name: str) -> tuple[Path, dict] | None:
     """Returns the result of the most images, of this checkpoint."""
     found = [(path, results.read(path)) for path in sorted(Path(workdir).glob(f"evaluation/step{run.loaded.step}_n*/{name}.json"))]
-    own = [(path, result) for path, result in found if result and result["run"].get("config_hash") == run.about["config_hash"]]
+    of = ("config_hash", "weights")
+    own = [(path, result) for path, result in found if result and all(result["run"].get(key) == run.about[key] for key in of)]
     return max(own, key=lambda pair: pair[1]["n"], default=None)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from robustjax import corruptions, data, models
 from robustjax.core.check import InputError
@@ -23,6 +24,7 @@ class Loaded(NamedTuple):
     logits_fn: jax.tree_util.Partial
     step: int
     meta: dict  # config, model, data, validation, notes: see train.loop
+    weights: str  # digest of parameters and statistics: of a run that was trained anew in the same folder it is another
 
 
 def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
@@ -55,7 +57,8 @@ def load(workdir: str | Path, *, checkpoint: str | int = "best") -> Loaded:
             apply = _network(json.dumps(meta["model"], sort_keys=True))
             # Orbax gives an empty dict back as None.
             meta = {**meta, "config": results.completed(meta["config"])}
-            return Loaded(models.logits_fn(apply, weights["params"], weights["batch_stats"] or {}), step, meta)
+            logits_fn = models.logits_fn(apply, weights["params"], weights["batch_stats"] or {})
+            return Loaded(logits_fn, step, meta, digest.arrays(map(np.asarray, jax.tree.leaves(logits_fn))))
         else:
             break
     kinds = {"best": "none of the validated checkpoints", "last": "none of the checkpoints"}

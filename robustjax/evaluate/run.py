@@ -72,6 +72,7 @@ def evaluate(
     surrogates: Sequence[str | Path] = (),
     geometry_settings: Sequence[str] = (),
     noise_settings: Sequence[str] = (),
+    batch_size: int = 0,
     save_adversarial: bool = False,
     restart: bool = False,
     quiet: bool = False,
@@ -94,6 +95,8 @@ def evaluate(
         surrogates: folders of runs that attacks are transferred from.
         geometry_settings: 'flatness.radii=30,32.5', ...: of thickness, flatness and curvature, see suites.GEOMETRY.
         noise_settings: 'gaussian=2/255,4/255', 'repeats=5', ...: of noise, see suites.noise_settings.
+        batch_size: examples at once, on all devices together (0: as the run's configuration says). It changes numbers by rounding at
+            most, so what was measured with another one stays measured.
         save_adversarial: keep adversarial images in the npz files.
         restart: begin attacks, and measurements of geometry and under noise, anew that were interrupted.
         quiet: no progress line.
@@ -104,6 +107,8 @@ def evaluate(
     Raises:
         InputError: whatever a user can mend.
     """
+    if batch_size < 0:
+        raise InputError(f"batch_size must be at least 1, or 0 for that of the run's configuration, got {batch_size}.")
     loaded = load(workdir, checkpoint=checkpoint)
     config = loaded.meta["config"]
     networks = {str(folder): load_surrogate(folder, loaded.meta) for folder in surrogates}
@@ -119,7 +124,7 @@ def evaluate(
         photographs = sources.photographs(frost_images)
         items = sources.with_photographs(items, photographs, dataset.image_shape)
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
-    batch_size = config["evaluation"]["batch_size"]
+    batch_size = batch_size or config["evaluation"]["batch_size"]
 
     def parts(item: suites.Item, chosen: np.ndarray = ids) -> Iterator[_Part]:
         options = item.options
@@ -128,7 +133,12 @@ def evaluate(
 
     named = {other["surrogate"]: network.logits_fn for other, network in zip(others, networks.values(), strict=True)}
     subject = attacked.Subject(loaded.logits_fn, dataset.test, ids, batch_size, surrogates=named, keep_images=save_adversarial)
-    found, warned = [], None
+
+    @functools.cache
+    def doubts(surrogate: str = "") -> list[str]:
+        return _checked(named.get(surrogate, loaded.logits_fn), next(parts(items[0], ids[:batch_size])), surrogate)
+
+    found = []
     with log.progress("evaluating", len(items), quiet=quiet) as show:
         for done, item in enumerate(items):
             n = geometry.images(item, len(ids)) if item.kind in geometry.KINDS else len(ids)
@@ -136,7 +146,7 @@ def evaluate(
             path = folder / f"{item.name}.json"
             stored = results.read(path)
             if stored is None or stored["run"] != identity or (save_adversarial and not _has_images(item, path)):
-                warned = _checked(loaded.logits_fn, next(parts(items[0], ids[:batch_size]))) if warned is None else warned
+                warned = doubts() + (doubts(item.options["surrogate"]) if item.kind == "transfer" else [])
                 if item.kind in _RESUMED:
                     tell = functools.partial(_tell, show, done, item.name)
                     stored = _attack(subject, item, path, identity, warned, restart=restart, tell=tell)
@@ -150,9 +160,10 @@ def evaluate(
     return found
 
 
-def _checked(logits_fn, part: _Part) -> list[str]:
-    """Returns what makes measurements of this network misleading, and says it."""
+def _checked(logits_fn, part: _Part, surrogate: str) -> list[str]:
+    """Returns what makes measurements of this network misleading, or of attacks made on it where it is a surrogate, and says it."""
     warned = check.check_logits_fn(logits_fn, part.images, part.labels)
+    warned = [f"surrogate {surrogate}: {warning}" for warning in warned] if surrogate else warned
     for warning in warned:
         log.say(f"warning: {warning}")
     return warned
@@ -175,7 +186,12 @@ def _has_images(item: suites.Item, path: Path) -> bool:
 def _of_run(loaded: Loaded) -> dict:
     """Returns what tells a trained network from others."""
     config = loaded.meta["config"]
-    return {"config_hash": results.config_hash(results.comparable(config)), "seed": config["seed"], "checkpoint_step": loaded.step}
+    return {
+        "config_hash": results.config_hash(results.comparable(config)),
+        "seed": config["seed"],
+        "checkpoint_step": loaded.step,
+        "weights": loaded.weights,
+    }
 
 
 def _identity(loaded: Loaded, item: suites.Item, provenance: str, n: int) -> dict:

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
     threats: tuple[str, ...] = ()  # 'linf:8/255', of autoattack and transfer
     version: str = ""  # of autoattack
     curves: tuple[str, ...] = ()  # 'linf:0,2/255,4/255'
-    surrogates: tuple[dict, ...] = ()  # of transfer: {surrogate (a name), config_hash, checkpoint_step}
+    surrogates: tuple[dict, ...] = ()  # of transfer: {surrogate (a name), config_hash, checkpoint_step, weights}
     geometry: tuple[str, ...] = ()  # 'flatness.radii=30,32.5', see GEOMETRY
     noise: tuple[str, ...] = ()  # 'gaussian=2/255,4/255', see `noise_settings`
 

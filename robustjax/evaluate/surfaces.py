@@ -200,7 +200,7 @@ def _data_of(meta: dict) -> str:
 
 def _about(workdir: str | Path, loaded: Loaded) -> dict:
     config = loaded.meta["config"]
-    about = {"workdir": Path(workdir).resolve().name, "checkpoint_step": loaded.step, "seed": config["seed"]}
+    about = {"workdir": Path(workdir).resolve().name, "checkpoint_step": loaded.step, "seed": config["seed"], "weights": loaded.weights}
     return about | {"config_hash": results.config_hash(results.comparable(config)), "notes": loaded.meta["notes"]}
 
 

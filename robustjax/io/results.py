@@ -77,6 +77,8 @@ def completed(config: dict) -> dict:
         for parent in parents:
             inner = inner.get(parent, {})
         inner.setdefault(key, canonical(value))
+    if isinstance(config.get("method"), dict):  # options that nobody set, as train.settings leaves them out
+        config["method"] = {option: value for option, value in config["method"].items() if value is not None}
     return config
 
 

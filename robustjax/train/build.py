@@ -58,7 +58,7 @@ def build(config: dict) -> Experiment:
     train_ids, validation_ids = train_validation(dataset, config)
     mean, std = _moments(dataset, train_ids, config["model"]["options"])
     dataset, train_ids, notes = _with_copies(dataset, train_ids, config, notes)
-    loaded = _loaded(config, dataset.image_shape)
+    loaded = _loaded(config, dataset)
     notes = (*notes, *(stage.note for stage in loaded.values() if stage.note))
     order = batches.TrainOrder(train_ids, batch_size=config["batch_size"], seed=config["seed"])
     total_steps = config["epochs"] * order.steps_per_epoch
@@ -190,7 +190,7 @@ class _Stage(NamedTuple):
     note: str = ""
 
 
-def _loaded(config: dict, shape: tuple[int, int, int]) -> dict[str, _Stage]:
+def _loaded(config: dict, dataset: data.Dataset) -> dict[str, _Stage]:
     """Returns what each stage of config.augment is given; a folder that its options name is read."""
     unused = sorted(set(config["augment_options"]) - set(config["augment"]))
     if unused:
@@ -199,25 +199,26 @@ def _loaded(config: dict, shape: tuple[int, int, int]) -> dict[str, _Stage]:
     for name, options in given.items():
         if not isinstance(options, dict):
             raise InputError(f"config.augment_options.{name} must hold the options of {name!r}, got {options!r}.")
-    return {name: _FOLDERS.get(name, _as_given)(dict(options), shape) for name, options in given.items()}
+    return {name: _FOLDERS.get(name, _as_given)(dict(options), dataset) for name, options in given.items()}
 
 
-def _as_given(options: dict, shape: tuple[int, int, int]) -> _Stage:
+def _as_given(options: dict, dataset: data.Dataset) -> _Stage:
     return _Stage(options, {})
 
 
-def _with_pictures(options: dict, shape: tuple[int, int, int]) -> _Stage:
+def _with_pictures(options: dict, dataset: data.Dataset) -> _Stage:
     """The user's mixing pictures, where there is a folder of them."""
     folder = options.pop("folder", "")
     if not folder:
         return _Stage(options, {})
-    found = pictures.read_pictures(folder, enlarged(shape))
+    shape = enlarged(dataset.image_shape)
+    found = pictures.read_pictures(folder, shape)
     options["mixers"] = None  # no fractals in their place, if they do not arrive
-    return _Stage(options, {"pictures": found}, pictures.describe(folder, enlarged(shape)))
+    return _Stage(options, {"pictures": found}, pictures.describe(folder, shape))
 
 
-def _with_networks(options: dict, shape: tuple[int, int, int]) -> _Stage:
-    """DeepAugment's networks."""
+def _with_networks(options: dict, dataset: data.Dataset) -> _Stage:
+    """DeepAugment's networks, and which distortions may be drawn."""
     folder = options.pop("folder", "")
     for name in {"layers", "params"} & set(options):
         raise registry.unknown("option of the stage 'deepaugment':", name, ("folder", "group_size", "distortions"))
@@ -226,11 +227,12 @@ def _with_networks(options: dict, shape: tuple[int, int, int]) -> _Stage:
             "the stage 'deepaugment' takes its networks from config.augment_options.deepaugment.folder, a folder of copies that "
             f"launch/deepaugment.py wrote, got {folder!r}."
         )
-    found, note = networks.read(folder, channels=shape[2])
+    found, note = networks.read(folder, channels=dataset.image_shape[2])
+    options["distortions"] = options.get("distortions") or networks.distortions(dataset.name)
     return _Stage(options | {"layers": tuple(network.layers for network in found)}, {"params": [network.params for network in found]}, note)
 
 
-_FOLDERS: dict[str, Callable[[dict, tuple[int, int, int]], _Stage]] = {"pixmix": _with_pictures, "deepaugment": _with_networks}
+_FOLDERS: dict[str, Callable[[dict, data.Dataset], _Stage]] = {"pixmix": _with_pictures, "deepaugment": _with_networks}
 
 
 def _check_evaluation(evaluation: dict, shape: tuple[int, int, int]) -> None:
@@ -303,6 +305,24 @@ def _moments(
     return [round(float(m), 4) for m in mean], [round(float(s), 4) for s in std]
 
 
+_LAST = ("spider", "esp")
+_BEHIND = (*MIXING, "gaussian_noise", "none")  # the noise is that of the discriminative-loss paper, which comes after everything
+
+
+def _check_order(names: list[str]) -> None:
+    """Refuses SPIDER and ESP where their label would not be that of the distance by which they moved the image."""
+    places = [place for place, name in enumerate(names) if name in _LAST]
+    chain = f"config.augment and then config.method are {', '.join(names)}"
+    if len(places) > 1:
+        raise InputError(f"{chain}: images would be moved and labels softened twice; take 'spider' or 'esp', and once.")
+    for name in names[places[0] + 1 :] if places else ():
+        if name not in _BEHIND:
+            raise InputError(
+                f"{chain}: {names[places[0]]!r} softens labels by how far it moves the image, and {name!r} would change one of them again; put "
+                f"{name!r} before it (only {', '.join(_BEHIND[:-1])} may follow)."
+            )
+
+
 def augmentations(
     config: dict, dataset: data.Dataset, objective: objectives.Objective, loaded: dict[str, _Stage] | None = None
 ) -> tuple[Callable, Callable | None]:
@@ -310,7 +330,7 @@ def augmentations(
 
     Options that cannot be are refused here. `loaded` is what was read from files for the stages, if it was read already.
     """
-    loaded = _loaded(config, dataset.image_shape) if loaded is None else loaded
+    loaded = _loaded(config, dataset) if loaded is None else loaded
     stages = [(name, loaded[name].options) for name in config["augment"]]
     arrays = {name: stage.arrays for name, stage in loaded.items()}
     method = dict(config["method"])
@@ -328,6 +348,7 @@ def augmentations(
     else:
         pipeline = augment.compose(stages)
         further = [(pipeline, 2 + view) for view in range(1, objective.views)]
+    _check_order([name for name, _ in stages])
 
     def others_of(keys, images, targets, **shared):
         return tuple(one(rng.stream(keys, number), images, targets, **shared) for one, number in further)

@@ -29,6 +29,7 @@ from robustjax.io import log, results
 from robustjax.models import image_to_image, published
 from robustjax.train import build, reconstruct, settings
 from robustjax.train.networks import digest, restore, save
+from robustjax.train.networks import distortions as usual_distortions
 
 _PIXELS = 256 * 32 * 32  # of a batch of copies, unless its size is asked for
 _LARGER = 8  # times fewer of them with the published networks, whose hidden maps are larger
@@ -56,7 +57,7 @@ def write_copies(
     train_batch_size: int = 32,
     crop: int = 64,
     seed: int = 0,
-    distortions: Sequence[str] = ALL,
+    distortions: Sequence[str] = (),
     min_psnr: float = 25.0,
     batch_size: int = 0,
     quiet: bool = False,
@@ -75,7 +76,7 @@ def write_copies(
         steps: of their training, each on `train_batch_size` random crops of side `crop`, with learning rates from `lr` down to 0.
         lr, train_batch_size, crop: see there.
         seed: of networks, their training and the distortions.
-        distortions: which may be drawn, see augment.deepaugment.
+        distortions: which may be drawn, see augment.deepaugment; none for all, of digits without 'flip_signal', see networks.distortions.
         min_psnr: in dB, on the first 1000 validation images; a network that reconstructs worse is neither kept nor used. Asked for less
             in the same folder, it need not be trained again.
         batch_size: images distorted at once; 0: by their size. It changes nothing but rounding.
@@ -88,6 +89,7 @@ def write_copies(
     config, dataset, notes = build.open_dataset(settings.check(config))
     for note in notes:
         log.say(f"note: {note}")
+    distortions = distortions or usual_distortions(dataset.name)
     train_ids, held_out = build.train_validation(dataset, config)
     given = _published(weights, networks, channels=dataset.image_shape[2])
     about = {
@@ -149,11 +151,8 @@ def _check(networks: Sequence[str], distortions: Sequence[str], *, steps: Any, l
         if name not in ALL:
             raise registry.unknown("distortion", name, ALL)
     wholes = (steps, batch_size, crop)
-    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in wholes) or not 0 < lr < math.inf or not distortions:
-        raise InputError(
-            "steps, train_batch_size and crop must be whole numbers of at least 1, lr finite and above 0, and there must be at least one "
-            "distortion."
-        )
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in wholes) or not 0 < lr < math.inf:
+        raise InputError("steps, train_batch_size and crop must be whole numbers of at least 1, and lr finite and above 0.")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 1 << 32:
         raise InputError(f"seed must be a whole number in [0, 2^32), got {seed!r}.")
 

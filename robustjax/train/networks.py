@@ -1,16 +1,29 @@
 """DeepAugment's networks: where they come from, and the folder of copies beside which launch/deepaugment.py leaves them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from robustjax.augment.deepaugment import ALL
 from robustjax.core.check import InputError
 from robustjax.data import copies
 from robustjax.data import digest as digests
 from robustjax.models import image_to_image, published
 from robustjax.train import reconstruct
+
+DIGITS = ("digits", "mnist", "svhn_cropped")
+"""Data whose classes are other signs, or none, when they are mirrored."""
+
+
+def distortions(name: str) -> tuple[str, ...]:
+    """Returns the distortions that are drawn of a data set where the user names none: of digits all but 'flip_signal', which mirrors images."""
+    # Of 'mnist:3.0.1' or 'emnist/digits' the set is what stands in front.
+    if re.split("[:/]", name)[0] not in DIGITS:
+        return ALL
+    return tuple(name for name in ALL if name != "flip_signal")
 
 
 def save(path: Path, network: image_to_image.ImageToImage, psnr: float) -> None:

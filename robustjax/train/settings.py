@@ -132,6 +132,8 @@ def check(config: Mapping) -> dict:
     robustjax.core.check.InputError: the configuration lacks the key 'epochs'.
     """
     checked = _check(config, RULES, "")
+    # What nobody set is the kernel's to work out, and is no setting of the run.
+    checked["method"] = {option: value for option, value in checked["method"].items() if value is not None}
     if checked["optimizer"]["name"] == "adam" and checked["optimizer"]["nesterov"]:
         raise InputError("config.optimizer.nesterov is of 'sgd'; with 'adam' set it to False.")
     if checked["schedule"]["name"] != "step" and checked["schedule"]["boundaries"]:

@@ -12,7 +12,8 @@ from jax.tree_util import Partial
 
 from robustjax.attacks import apgd_schedule
 from robustjax.attacks.apgd import apgd, make_plan
-from robustjax.attacks.apgd_steps import nth_smallest, project, sparse_direction
+from robustjax.attacks.apgd_steps import draw_start, enter, nth_smallest, project, sparse_direction
+from robustjax.attacks.doors import rounding
 from robustjax.attacks.network import as_network
 from robustjax.attacks.objectives import cross_entropy
 from robustjax.attacks.plan import Context, Outcome, ranked_targets, rows_of, run_plan
@@ -149,7 +150,10 @@ def test_what_is_kept_of_all_points(norm, eps, options):
     last = points[first:][len(lost) - first - 1 - lost[first:][::-1].argmax(0), np.arange(6)]
     out = plan.outcome(states[-1])
     np.testing.assert_array_equal(out.success, success)
-    np.testing.assert_array_equal(out.images, np.where(success[:, None, None, None], last, best))
+    np.testing.assert_array_equal(out.images[success], last[success])
+    # Where two points are as good to rounding, which differs between programs, either may be the best.
+    most, same = losses[first:].max(0), (points[first:] == np.asarray(out.images)).all((2, 3, 4))
+    assert (success | (same & (losses[first:] >= most - 1e-5 * np.abs(most))).any(0)).all()
     np.testing.assert_allclose(out.loss, losses[first:].max(0), rtol=1e-5)
     np.testing.assert_allclose(out.start_loss, losses[0], rtol=1e-5)
     # Else this test could not fail.
@@ -317,6 +321,18 @@ def test_bad_input_is_refused_in_one_line(options, message):
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="large_radii"):
         make_plan("linf", shape=SHAPE[1:], large_radii=True)
+
+
+def test_in_l1_large_images_leave_the_ball_by_no_more_than_is_allowed():
+    # Kills: an allowance that does not grow with the image, which a step at 224x224x3 is beyond; a start that is not brought back.
+    rng = np.random.default_rng(0)
+    clean, slope = (jnp.asarray(law(size=(2, 224, 224, 3)), jnp.float32) for law in (rng.uniform, rng.normal))
+    radius = jnp.full((2, 1, 1, 1), 12.0)
+    start = enter(draw_start(keys(2), clean, radius, norm="l1"), clean, radius, norm="l1")
+    step = sparse_direction(slope, jnp.full(2, int(0.9 * clean[0].size), jnp.int32))
+    moved = project(start + radius * step, clean, radius, norm="l1")
+    over = [np.abs(np.asarray(x, np.float64) - np.asarray(clean, np.float64)).sum((1, 2, 3)).max() - 12 for x in (start, moved)]
+    assert max(over) <= rounding("l1", 12.0, clean[0].size) and over[0] <= rounding("l1", 12.0, 3072) < over[1]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

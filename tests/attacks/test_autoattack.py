@@ -118,6 +118,13 @@ def test_names_and_labels():
         ({"attacks": [("square", {"querys": 5})]}, "unknown option of 'square': 'querys'; did you mean 'queries'"),
         ({"attacks": [("apgd-ce", {"num_targets": 5})]}, "unknown option of 'apgd-ce': 'num_targets'"),
         ({"attacks": [("apgd-t", {"num_targets": 0})]}, "num_targets must be an integer >= 1"),
+        ({"attacks": [("apgd-ce", {"steps": 0})]}, "steps must be an integer >= 1, got 0"),
+        ({"attacks": [("apgd-t", {"steps": -3})]}, "steps must be an integer >= 1, got -3"),
+        ({"attacks": [("apgd-ce", {"restarts": 0})]}, "restarts must be an integer >= 1, got 0"),
+        ({"attacks": [("apgd-dlr", {"eot": 0})]}, "eot must be an integer >= 1, got 0"),
+        ({"attacks": [("fab-t", {"steps": 0})]}, "steps must be an integer >= 1, got 0"),
+        ({"attacks": [("fab", {"restarts": -1})]}, "restarts must be an integer >= 1, got -1"),
+        ({"attacks": [("square", {"queries": 0})]}, "queries must be an integer >= 1, got 0"),
         ({"attacks": [("square", 5)]}, "an attack must be a name or a pair"),
         ({"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ({"threat": ThreatModel("linf", 8)}, "8 / 255"),
@@ -131,7 +138,7 @@ def test_names_and_labels():
     ],
 )
 def test_bad_input_is_one_line(options, message):
-    # Kills: a door without this check.
+    # Kills: a door without this check; in a custom list, attacks of no step or no restart, after which everyone counts as robust.
     with pytest.raises(InputError, match=message) as error:
         attack(**options)
     assert "\n" not in str(error.value)
@@ -286,8 +293,32 @@ def test_what_was_found_is_checked(tiny, monkeypatch):
         logits = tiny_plan.network()(images)
         return logits - jnp.mean(logits, 0, keepdims=True)
 
-    with pytest.raises(InputError, match="classifies [0-9]+ of [0-9]+ adversarial images correctly when asked again, first at position"):
+    with (
+        pytest.warns(UserWarning, match="depend on the rest of its batch"),
+        pytest.raises(InputError, match="classifies [0-9]+ of [0-9]+ adversarial images correctly when asked again, first at position"),
+    ):
         attack(fn=lone)
     monkeypatch.setitem(TINY, "apgd", lambda num_targets: tiny_plan.plan(escape=True))
     with pytest.raises(AssertionError, match="left the linf ball of 0.2 or the box: norm up to 0.[2-6]"):
         attack(attacks=("apgd-ce",), threat=ThreatModel("linf", 0.2))  # where starts break some within the ball
+
+
+def test_a_network_that_makes_the_number_misleading_is_told_of(tiny):
+    # Kills: probabilities, masked gradients or chance attacked without a word; the same said again where the caller has said it, and
+    # when an evaluation goes on.
+    def probabilities(images):
+        return jax.nn.softmax(tiny_plan.network()(images))
+
+    def masked(images):
+        return tiny_plan.network()(jax.lax.stop_gradient(images))
+
+    states = []
+    for fn, line in (
+        (probabilities, "^outputs look like softmax probabilities"),
+        (masked, "^the loss has an input gradient of exactly zero"),
+    ):
+        with pytest.warns(UserWarning, match=line) as told:
+            attack(fn=fn, attacks=("square",), on_state=states.append)
+        assert len(told) == 1
+        attack(fn=fn, attacks=("square",), check=False)
+    attack(fn=masked, attacks=("square",), state=states[-1])

@@ -123,3 +123,23 @@ def test_bad_input_says_so():
         run(defender=lambda x: linear(WEIGHTS[0], x) * jnp.where(x[:, 0, 0, :1] > 0.5, jnp.nan, 1.0))
     with pytest.raises(InputError, match="cannot run inside jit"):
         jax.jit(lambda x: run(images=x).images)(IMAGES)
+
+
+def test_networks_that_make_the_result_misleading_are_told_of():
+    # Kills: a surrogate whose gradients are gone taken for a weak attack, a defender's outputs not looked at; which of the two
+    # it is left open; a word about the gradients of a network that is only called; said anew for each batch.
+    def masked(images):
+        return linear(WEIGHTS[0], jax.lax.stop_gradient(images))
+
+    def probabilities(images):
+        return jax.nn.softmax(linear(WEIGHTS[0], images))
+
+    with pytest.warns(UserWarning) as told:
+        transfer(keys(), ATTACK, masked, probabilities, IMAGES, LABELS, THREAT)
+    assert [str(line.message).partition(" (")[0] for line in told] == [
+        "surrogate: the loss has an input gradient of exactly zero on 8 of 8 images although its outputs move with the pixels: "
+        "stop_gradient, or an operation without slope",
+        "defender: outputs look like softmax probabilities",
+    ]
+    transfer(keys(), ATTACK, SURROGATE, masked, IMAGES, LABELS, THREAT)
+    transfer(keys(), ATTACK, masked, probabilities, IMAGES, LABELS, THREAT, check=False)

@@ -39,5 +39,5 @@ def test_flip_mirrors_half_of_the_images_left_to_right():
 
 def test_negative_pad_is_refused():
     # Kills: the check left out (jnp.pad would fail later, and say nothing of pad).
-    with pytest.raises(InputError, match="pad must be >= 0, got -1"):
+    with pytest.raises(InputError, match="pad must be a whole number, at least 0, got -1"):
         augment.random_crop(keys(1), jnp.zeros((1, 4, 4, 1)), pad=-1)

@@ -144,7 +144,7 @@ def test_wrong_inputs_are_refused(name, change, message):
 
 def test_negative_cutout_is_refused():
     # Kills: the check left out: nothing would be blackened.
-    with pytest.raises(InputError, match="size must be >= 0, got -2"):
+    with pytest.raises(InputError, match="size must be a whole number, at least 0, got -2"):
         augment.cutout(keys(1), jnp.zeros((1, 4, 4, 1)), size=-2)
 
 

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -79,3 +80,29 @@ def test_wrong_keys_get_one_line(stages):
     for wrong in (None, jax.random.key(0), jax.random.key_data(jax.random.split(jax.random.key(0), 2))):
         with pytest.raises(InputError, match="keys must be"):
             made(wrong, np.full((2, 4, 4, 1), 0.5), np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("crop", {"pad": 1.5}, "pad must be a whole number, at least 0, got 1.5"),
+        ("crop_flip", {"pad": "4"}, "pad must be a whole number, at least 0, got '4'"),
+        ("cutout", {"size": "8"}, "size must be a whole number, at least 0, got '8'"),
+        ("cutout", {"size": 2.5}, "size must be a whole number, at least 0, got 2.5"),
+        ("spider", {"tau": None, "xi": 0.1}, "tau must be a number, got None"),
+        ("spider", {"tau": "8", "xi": 0.1}, "tau must be a number, got '8'"),
+        ("spider", {"tau": 8.0, "xi": "0.1"}, "xi must be a number, got '0.1'"),
+        ("esp", {"epsilon": 2.0, "tau": "1", "xi": 0.1}, "tau must be a number, got '1'"),
+        ("esp", {"epsilon": 2.0, "tau": 1.0, "xi": 0.1, "sigma": "1"}, "sigma must be a number, got '1'"),
+        ("std_ls", {"alpha": "0.1"}, "alpha must be a number, got '0.1'"),
+        ("l2_ball", {"tau": [1.0, 2.0]}, r"tau must be a number, got \[1.0, 2.0\]"),
+        ("gaussian_noise", {"std": "0.1"}, "std must be a number, got '0.1'"),
+        ("augmix", {"all_ops": "False"}, "all_ops must be True or False, got 'False'"),
+    ],
+)
+def test_options_of_another_kind_are_one_line(name, options, message, monkeypatch):
+    # Kills: a TypeError from the middle of a kernel; a text read as True; half a pixel rounded in silence.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # annotations are checked in tests alone
+    with pytest.raises(InputError, match=message) as refused:
+        augment.TABLE[name](keys(), IMAGES, TARGETS, **options)
+    assert "\n" not in str(refused.value)

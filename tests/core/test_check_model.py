@@ -95,6 +95,12 @@ def test_models_that_mislead(model, warnings):
     assert all(part in line and "\n" not in line for part, line in zip(warnings, got, strict=True)), got
 
 
+def test_a_model_that_is_only_called_is_not_differentiated():
+    # Kills: gradients looked at all the same, everything else left out with them.
+    assert check.check_logits_fn(called_back, GOOD, gradients=False) == []
+    assert "batch norm in train mode" in check.check_logits_fn(train_mode, GOOD, gradients=False)[0]
+
+
 @pytest.mark.parametrize(
     ("model", "warnings"),
     [

@@ -4,14 +4,18 @@ import importlib
 import re
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from robustjax import data
 from robustjax.attacks.versions import VERSIONS
+from robustjax.core import parallel
 from robustjax.core.check import InputError
 from robustjax.evaluate import attacked, report, run, states
 from robustjax.evaluate.load import evaluation_data, load, load_surrogate
+from robustjax.evaluate.suites import Item
 from robustjax.io import results
 from robustjax.train import loop
 from tests import tiny
@@ -162,7 +166,7 @@ def test_a_state_that_does_not_fit_is_not_thrown_away(workdir, tmp_path, monkeyp
 
 def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypatch, capsys):
     # Kills: batches done twice; what the first ones found lost; a state of another network taken up; draws that depend on the batch;
-    # warnings that are lost; attacks on examples that are wrong to begin with. It goes on with another batch size.
+    # warnings that are lost; attacks on examples that are wrong to begin with. It goes on with another batch size, on fewer devices.
     asked = {"suite": "cw", "threats": (), "save_adversarial": True}
     (expected,) = evaluate(workdir, **asked)
     copy = copy_of(workdir, tmp_path)
@@ -180,14 +184,14 @@ def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypa
     states.write_npz(state, stored)
     left = int((~stored["done"]).sum())
     batches = []
-    pgd, subject = attacked.attacks.pgd, attacked.Subject
+    pgd = attacked.attacks.pgd
     monkeypatch.setattr(
         attacked.attacks, "pgd", lambda keys, fn, images, *rest, **more: batches.append(1) or pgd(keys, fn, images, *rest, **more)
     )
-    monkeypatch.setattr(attacked, "Subject", lambda fn, source, ids, size, **more: subject(fn, source, ids, 2, **more))
+    monkeypatch.setattr(attacked, "data_mesh", lambda devices: parallel.data_mesh(devices[:2]))
     monkeypatch.setattr(attacked, "audit", lambda result, **more: [f"odd: {list(result.stages)}"])
     monkeypatch.setattr(run.check, "check_logits_fn", lambda *arguments: ["looks odd"])
-    (result,) = evaluate(copy, **asked)
+    (result,) = evaluate(copy, **asked, batch_size=2)
     assert result["warnings"] == {"before": ["looks odd"], "during": [], "after": ["odd: ['clean', 'cw2']"]}
     assert "warning: attack/cw_l2: odd" in capsys.readouterr().err and results.read(folder(copy) / "attack" / "cw_l2.json") == result
     assert result["metrics"] == expected["metrics"] and len(batches) == -(-left // 2) > 1 and not state.exists()
@@ -212,17 +216,27 @@ def test_accuracy_by_radius(workdir):
     assert flags(path)["adversarial"].shape == (N, 16, 16, 1) and again["metrics"] == made[1]["metrics"]
 
 
-def test_attacks_from_a_surrogate_are_judged_on_this_network(workdir, tmp_path):
-    # Kills: networks exchanged; attacks on the surrogate's own accuracy; a surrogate on other data let in.
+def test_attacks_from_a_surrogate_are_judged_on_this_network(workdir, tmp_path, monkeypatch):
+    # Kills: networks exchanged; attacks on the surrogate's own accuracy; a surrogate on other data let in; one that nobody looked at,
+    # or that is not told from another with its configuration and step.
     # An earlier checkpoint of the same run: another network, and no other program to compile.
     surrogate = copy_of(workdir, tmp_path, "other")
     first, *later = sorted((surrogate / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     for path in later:
         shutil.rmtree(path)
+    looked = []
+    monkeypatch.setattr(run.check, "check_logits_fn", lambda fn, *batch: looked.append(fn) or ["looks odd"])
     made = evaluate(workdir, "transfer", ("linf:0.04",), surrogates=(surrogate,), save_adversarial=True)
+    monkeypatch.undo()
+    before = [result["warnings"]["before"] for result in made]
+    assert before == [["looks odd", "surrogate other: looks odd"]] * 2 and len(looked) == 2
+    jax.tree.map(np.testing.assert_array_equal, looked, [load(where).logits_fn for where in (workdir, surrogate)])
+    for result in made:
+        del result["warnings"]
     assert [result["name"] for result in made] == ["transfer/other/pgd20_linf_0.04", "transfer/other/cw20_linf_0.04"]
     options = made[1]["run"]["item"]["options"]
     assert (options["surrogate"], options["objective"], options["checkpoint_step"]) == ("other", "cw", int(first.name))
+    assert options["weights"] == load(surrogate).weights != made[1]["run"]["weights"] == load(workdir).weights
     found = flags(folder(workdir) / "transfer" / "other" / "cw20_linf_0.04.npz")
     right = np.asarray(load(workdir).logits_fn(jnp.asarray(found["adversarial"]))).argmax(1) == found["labels"]
     np.testing.assert_array_equal(right & found["clean"], found["cw20"])
@@ -270,6 +284,107 @@ def test_the_report_shows_stages_and_curves_and_names_things_as_they_are(workdir
     paths = report.write(made, tmp_path)
     assert report.markdown(results.read_json(paths[0]), details=True) == paths[1].read_text() == text
     assert paths[2].stat().st_size > 20_000
+
+
+class Unsaved(states.StateFile):
+    """A state that no file keeps."""
+
+    def __init__(self):
+        super().__init__("absent.state.npz")
+
+    def __call__(self, state):
+        pass
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 1)).astype(np.uint8)
+WEIGHTS = jnp.asarray(np.random.default_rng(1).normal(size=(16, 3)), jnp.float32)
+
+
+def linear(weights, images):
+    return images.reshape(len(images), -1) @ weights
+
+
+def masked(weights, images):
+    return linear(weights, jax.lax.stop_gradient(images))
+
+
+LABELS = np.asarray(linear(WEIGHTS, IMAGES / np.float32(255))).argmax(1).astype(np.int32)
+
+
+def measured(item, network=linear, surrogate=linear, batch_size=64):
+    """Measures a made-up network that is always right without an attack."""
+    networks = {"other": jax.tree_util.Partial(surrogate, WEIGHTS)} if item.kind == "transfer" else {}
+    source = data.ArraySource(IMAGES, LABELS)
+    subject = attacked.Subject(
+        jax.tree_util.Partial(network, WEIGHTS), source, np.arange(64), batch_size, surrogates=networks, keep_images=True
+    )
+    return attacked.measure(subject, item, jax.random.key(0), identity={}, saved=Unsaved(), tell=lambda *shown: None)
+
+
+def asked(kind, norm="linf", **options):
+    return Item(f"{kind}/x", kind, {"norm": norm, "eps": 0.02, "steps": 2, "step_size": 0.01} | options)
+
+
+@pytest.mark.parametrize(
+    ("item", "network", "surrogate", "flat"),
+    [
+        (asked("attack"), linear, linear, False),
+        (asked("attack"), masked, linear, True),
+        (asked("attack", "l2", eps=0.2, step_size=0.1, objective="cw"), masked, linear, True),
+        (asked("curve", best=True), masked, linear, True),
+        (asked("transfer", surrogate="other"), linear, masked, True),
+        (asked("transfer", surrogate="other"), masked, linear, False),
+    ],
+    ids=["healthy", "pgd", "cw", "curve", "surrogate", "defender"],
+)
+def test_an_attack_that_gets_no_gradient_is_said(item, network, surrogate, flat):
+    # Kills: the loss at the end compared with that on the clean image, which a random start alone moves; with that of another network
+    # than the attack sees.
+    found = measured(item, network, surrogate)
+    assert any("the loss never rose on" in line for line in found.warnings) == flat
+    robust = found.arrays["cw2" if item.options.get("objective") == "cw" else "pgd2"]
+    assert found.metrics["clean_accuracy"] == 1.0 and robust.mean() > 0.2
+    np.testing.assert_array_equal(found.arrays["suspicious_loss_flat"], robust & flat)
+
+
+def test_a_network_that_is_sure_is_not_called_masked():
+    # Kills: cross-entropy, 0 in float32 on both ends of a healthy attack, taken for a loss that does not rise.
+    found = measured(asked("attack", objective="cw"), network=sure)
+    assert found.metrics["accuracy"] > 0.5 and not found.warnings and not found.arrays["suspicious_loss_flat"].any()
+
+
+def sure(weights, images):
+    return 300 * linear(weights, images)
+
+
+@pytest.mark.parametrize("kind", ["attack", "transfer"])
+def test_batches_lie_on_all_devices_and_shrink_where_memory_runs_out(kind, monkeypatch, recwarn):
+    # Kills: one device at work of eight; an evaluation that dies of its batch size, silently takes another, or halves without end;
+    # examples of a lost batch left out; results that depend on any of it.
+    item = asked(kind, surrogate="other") if kind == "transfer" else asked(kind)
+    pgd, seen, limit = attacked.attacks.pgd, [], 64
+
+    def limited(keys, network, images, *rest, **more):
+        seen.append((len(images), len(images.sharding.device_set), len(jax.tree.leaves(network)[0].sharding.device_set)))
+        if len(images) > limit:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.\nmore lines")
+        return pgd(keys, network, images, *rest, **more)
+
+    monkeypatch.setattr(attacked.attacks, "pgd", limited)
+    whole = measured(item)
+    assert seen == [(64, 8, 8)] and not recwarn.list
+    limit = 24
+    seen.clear()
+    found = measured(item, batch_size=59)
+    assert seen == [(rows, 8, 8) for rows in (64, 32, 16, 16, 16, 16)]
+    said = "out of memory with batches of {}: going on with {}; batch_size={} avoids this."
+    assert [str(warning.message) for warning in recwarn.list] == [said.format(64, 32, 32), said.format(32, 16, 16)]
+    assert found.metrics == whole.metrics and 0 < whole.metrics["accuracy"] < 1
+    for name, values in whole.arrays.items():
+        np.testing.assert_allclose(found.arrays[name], values, atol=1e-6)
+    limit = 0
+    with pytest.raises(InputError, match="out of memory with one image at a time .RESOURCE_EXHAUSTED"), pytest.warns(UserWarning):
+        measured(item, batch_size=16)
 
 
 def test_states_are_saved_seldom_enough(tmp_path, monkeypatch):

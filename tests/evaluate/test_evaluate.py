@@ -14,7 +14,7 @@ from robustjax.core.check import InputError
 from robustjax.evaluate import report, run, suites
 from robustjax.evaluate.load import evaluation_data, load
 from robustjax.io import results
-from robustjax.io.checkpoint import METRIC, UNVALIDATED
+from robustjax.io.checkpoint import METRIC, UNVALIDATED, Checkpoints
 from robustjax.train import loop
 from tests import tiny
 
@@ -86,21 +86,40 @@ def test_measured_items_are_not_measured_again_unless_the_network_changed(workdi
 
 
 def test_results_do_not_depend_on_the_batch_size(workdir, evaluated, tmp_path):
-    # Kills: randomness keyed by the place in the batch.
+    # Kills: randomness keyed by the place in the batch; a batch size that is not used, or that decides what is measured again.
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
     shutil.rmtree(copy / "evaluation")
-    real = run.load
-
-    def load(*arguments, **options):
-        found = real(*arguments, **options)
-        found.meta["config"]["evaluation"]["batch_size"] = 7
-        return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "load", load)
-        again = run.evaluate(copy, suite="full", quiet=True)
+    again = run.evaluate(copy, suite="full", batch_size=7, quiet=True)
     assert [r["metrics"]["error"] for r in again] == [r["metrics"]["error"] for r in evaluated]
+    assert [r["run"] for r in again] == [r["run"] for r in evaluated]
+    with pytest.raises(InputError, match="batch_size must be at least 1, or 0 for that of the run's configuration, got -1"):
+        run.evaluate(copy, batch_size=-1, quiet=True)
+
+
+def test_other_weights_of_the_same_configuration_and_step_are_measured(workdir, evaluated, tmp_path):
+    # Kills: results of an earlier training in the same folder, or of a version that did not know the weights, taken for this network's;
+    # a digest that leaves the statistics of batch norm out.
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    checkpoints = Checkpoints(copy)
+    (best, accuracy), before = checkpoints.best(), load(copy)
+    state, meta = checkpoints.restore(best)
+    shutil.rmtree(copy / "checkpoints" / str(best))
+    state["batch_stats"] = jax.tree.map(lambda leaf: leaf + 1.0, state["batch_stats"])
+    checkpoints = Checkpoints(copy)
+    checkpoints.save(best, state, meta, validation_accuracy=accuracy)
+    checkpoints.close()
+    after = load(copy)
+    assert (after.step, after.meta["config"]) == (before.step, before.meta["config"]) and after.weights != before.weights
+    (clean,) = run.evaluate(copy, suite="clean", quiet=True)
+    assert clean["run"] == evaluated[0]["run"] | {"weights": after.weights}
+    assert clean["metrics"]["nll_nats"] != evaluated[0]["metrics"]["nll_nats"]
+    path = folder(copy, 24) / "clean.json"
+    older = {name: value for name, value in clean["run"].items() if name != "weights"}
+    results.write_json(path, clean | {"run": older, "seconds": -1.0})
+    (again,) = run.evaluate(copy, suite="clean", quiet=True)
+    assert again["seconds"] > 0 and results.read(path) == again
 
 
 def test_an_example_wrong_without_the_attack_is_not_robust(evaluated):

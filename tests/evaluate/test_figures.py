@@ -49,6 +49,7 @@ def store(folder, name, options, arrays):
     """Writes a result as `evaluate` does."""
     loaded = load(folder)
     identity = {"config_hash": results.config_hash(results.comparable(loaded.meta["config"])), "data": "made-up patterns"}
+    identity["weights"] = loaded.weights
     identity |= {"item": {"name": name, "options": options}}
     path = folder / "evaluation" / f"step{loaded.step}_n24" / f"{name}.json"
     results.write_json(path, {"name": name, "metrics": {}, "n": 24, "seconds": 1.0, "run": identity, "environment": {}})

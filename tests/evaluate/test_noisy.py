@@ -29,6 +29,7 @@ def measured(workdir):
     dataset = evaluation_data(loaded.meta)
     ids = np.setdiff1d(np.arange(24), [3, 11])
     identity = {"config_hash": results.config_hash(results.comparable(loaded.meta["config"])), "data": dataset.provenance}
+    identity["weights"] = loaded.weights
     identity |= {"item": {"name": "curvature/finite", "options": {"draws": 1, "std": 1.0}}}
     path = workdir / "evaluation" / f"step{loaded.step}_n22" / "curvature" / "finite.json"
     results.write_json(path, {"name": "curvature/finite", "metrics": {}, "n": 22, "seconds": 1.0, "run": identity, "environment": {}})

@@ -153,7 +153,7 @@ def test_rows_say_how_a_run_was_trained(tmp_path):
         "released": {"name": "rat_released"},
     }
     runs = [run_of(tmp_path / name, "clean", lambda item: 0.25, objective=objective) for name, objective in objectives.items()]
-    awp = {"gamma": 5e-3, "warmup_epochs": 10.0, "loss": "base"}
+    awp = {"gamma": 1e-2, "warmup_epochs": 10.0, "loss": "base"}
     runs.append(run_of(tmp_path / "awp", "clean", lambda item: 0.2, objective={"name": "madry"}, awp=awp, optimizer__swa_epoch=1))
     lines = [{"step": step, "train_loss": 1.0, "train_accuracy": 0.5, "train_kl": 0.1 * step} for step in (4, 8)]
     (runs[0][0] / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -163,7 +163,7 @@ def test_rows_say_how_a_run_was_trained(tmp_path):
         ("rat_1", "RAT 1st (eta 0.3), best checkpoint"),
         ("rat_2_otherwise", "RAT 1st + 2nd (eta 0.2), taylor fraction 0.5, best checkpoint"),
         ("rat_released", "RAT's released heuristic, best checkpoint"),
-        ("madry_awp", "adversarial training + AWP + SWA, best checkpoint"),
+        ("madry_awp_swa", "adversarial training + AWP + SWA, best checkpoint"),
         ("trades", "TRADES, last checkpoint"),
     ]
     assert made["rows"][0]["terms"] == {"kl": {"mean": 0.8, "std": None, "values": [0.8]}} and made["rows"][1]["terms"] == {}

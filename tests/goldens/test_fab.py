@@ -47,10 +47,12 @@ def official(data: str, norm: str, rank: int | None) -> np.ndarray:
     return stored[f"{data}/{NORMS[norm]}/{'untargeted' if rank is None else f'target_rank{rank + 1}'}/norm"]
 
 
-def compare(found: np.ndarray, expected: np.ndarray) -> None:
+def compare(found: np.ndarray, expected: np.ndarray, *, nearer: int = 0) -> None:
+    """Compares least norms; so many images may lie up to 1 % nearer than the official ones rather than within 0.5 %."""
     wrong = np.isnan(expected)
     np.testing.assert_array_equal(found[wrong], 0)
-    np.testing.assert_allclose(found[~wrong], expected[~wrong], rtol=5e-3)
+    away = found[~wrong] / expected[~wrong] - 1
+    assert (np.abs(away) > 5e-3).sum() <= nearer and away.min() > -1e-2 and away.max() <= 5e-3, away
     np.testing.assert_allclose(found[~wrong].mean(), expected[~wrong].mean(), rtol=4e-4)
 
 
@@ -74,6 +76,18 @@ def test_least_norms_of_digits(norm):
 def test_least_norms_of_pictures():
     # Kills: what 64 grey pixels do not show: three channels, thousands of pixels.
     compare(least_norms("cifar", 32, np.float32, "linf", 1), official("cifar", "linf", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [None, 1, 2])
+@pytest.mark.parametrize("norm", NORMS)
+def test_least_norms_of_pictures_in_float64(norm, rank):
+    # Kills: in the other norms, towards another class and untargeted what the test above kills in one.
+    # Float64, since in float32 rounding decides some steps of 'l1': there 1 of the 17 images that are right to begin with ends up to
+    # 2.3 % further away (untargeted), 1 up to 0.8 % further (rank 1) and 3 up to 0.9 % nearer or further (rank 2).
+    with jax.enable_x64():
+        nearer = 1 if (norm, rank) == ("l1", 2) else 0  # one image ends 0.8 % nearer
+        compare(least_norms("cifar", 32, np.float64, norm, rank), official("cifar", norm, rank), nearer=nearer)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.1), pytest.param("l2", 0.5, marks=pytest.mark.slow)])

@@ -1,10 +1,12 @@
 """launch/corrupt.py and launch/sheet.py as a user meets them; what the files hold is tested in tests/evaluate/test_export.py."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from robustjax import data
+from robustjax import augment, data
 from tests.launch import commands
 
 FAKE = ("--data=fake", "--option=test=12", "--option=num_classes=3", "--benchmark=cifar_c")
@@ -52,6 +54,14 @@ def test_sheet_has_every_cell(tmp_path):
     grey = np.asarray(Image.open(path).convert("L")).astype(float)[20:-8, 70:]
     cells = [part[:, 10:-10] for part in np.array_split(grey, 6, axis=1)]
     assert np.all(np.diff([cell.std() for cell in cells]) < -1)
+
+
+def test_the_sheet_has_every_augmentation(tmp_path):
+    # Kills: an augmentation that nobody looks at, because nobody added it to the sheet.
+    done = commands.run("sheet", "--benchmark=augment", "--names=nothing", f"--out={tmp_path / 'x.png'}")
+    (names,) = re.findall(r"Known: (.*)\. See|Known: (.*)\.", done.stderr)
+    shown = set("".join(names).split(", "))
+    assert shown == set(augment.TABLE) - {"none", "crop", "flip", "no_ls", "std_ls"} | {"fractals"}
 
 
 def test_sheet_of_augmentations_shows_the_image_and_its_draws(tmp_path):

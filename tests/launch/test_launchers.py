@@ -22,6 +22,21 @@ DIGITS = "--config=configs/spider/digits.py:quick"
         ),
         (
             "train",
+            ["--config=configs/esp/digits.py", "--workdir={tmp}", "--config.augment_options.mixup.alpha=0.5"],
+            "give the whole of it: --config.augment_options=\"{{'crop': {{'pad': 1}}, 'mixup': {{'alpha': 0.5}}}}\".",
+        ),
+        (
+            "train",
+            ["--config=configs/esp/cifar10.py", "--workdir={tmp}", "--config.augment_options.crop_flip.pad=2"],
+            "did you mean 'config.augment_options'? Known: config.augment_options. To add",
+        ),
+        (
+            "train",
+            ["--config=configs/esp/digits.py", "--workdir={tmp}", "--config.augment_options.crop.pad.x=2"],
+            "unknown configuration key",
+        ),
+        (
+            "train",
             ["--config=configs/spider/digits.py", "--workdir={tmp}", "--config.method.tau=large"],
             "could not convert string to float: 'large'",
         ),

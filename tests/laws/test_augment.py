@@ -43,10 +43,10 @@ OPTIONS = {
 }
 
 
-def network():
+def network(channels=3):
     """Returns params for the layers of 'deepaugment', of four maps."""
     rng = np.random.default_rng(1)
-    sizes = ((12, 4), (4, 4), (4, 12))
+    sizes = ((4 * channels, 4), (4, 4), (4, 4 * channels))
     return [{"kernel": np.float32(rng.normal(size=(3, 3, *size)) / 9), "bias": np.float32(rng.normal(size=size[1:]) / 9)} for size in sizes]
 
 
@@ -117,6 +117,14 @@ def test_shape_dtype_range_and_distributions(dtype, name):
     assert out.min() >= 0 and out.max() <= 1
     assert soft.min() >= 0
     np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
+
+
+@EVERY
+def test_one_channel_is_kept(name):
+    # Kills: an entry that takes grey images for colour, adds channels or drops the axis. Nothing is compiled.
+    given = jax.ShapeDtypeStruct((B, 8, 8, 1), jnp.float32), jax.ShapeDtypeStruct((B, K), jnp.float32)
+    options = OPTIONS[name] | ({"params": (network(channels=1),)} if name == "deepaugment" else {})
+    assert jax.eval_shape(lambda images, targets: augment.TABLE[name](keys(), images, targets, **options), *given) == given
 
 
 @shortly(augment.TABLE, LONG | LIKE_OTHERS)

@@ -105,3 +105,41 @@ def test_a_class_that_validation_takes_whole_is_named(tmp_path):
         warned.append(any("no image of ice is trained on" in str(one.message) for one in caught))
         assert warned[-1] == (1 not in dataset.train.labels[train_ids])
     assert 0 < sum(warned) < 20
+
+
+SOFTENING = {"spider": {"tau": 1.0, "xi": 0.2}, "esp": {"epsilon": 1.0, "tau": 1.0, "xi": 0.2}}
+OTHERS = {
+    "mixup": {"alpha": 1.0},
+    "cutmix": {"alpha": 1.0},
+    "gaussian_noise": {"std": 0.1},
+    "std_ls": {"alpha": 0.1},
+    "cutout": {"size": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("stages", "method", "message"),
+    [
+        (("crop", "spider"), "spider", "moved and labels softened twice"),
+        (("spider", "mixup"), "esp", "moved and labels softened twice"),
+        (("esp", "crop"), "none", "'esp' softens labels by how far it moves the image, and 'crop' would"),
+        (("spider", "mixup", "cutout"), "gaussian_noise", "put 'cutout' before it"),
+        (("crop", "esp"), "std_ls", "'std_ls' would change"),
+        (("crop", "spider"), "mixup", ""),
+        (("mixup", "spider", "cutmix"), "gaussian_noise", ""),
+        (("crop", "cutout", "esp"), "none", ""),
+    ],
+)
+def test_spider_and_esp_come_last_and_once(stages, method, message):
+    # Kills: a label softened twice, or for another distance than the image went; Mixup and the last noise refused behind them.
+    options = {"none": {}, **SOFTENING, **OTHERS, "crop": {"pad": 1}}
+    config = tiny.config(
+        augment=stages, augment_options={name: options[name] for name in stages}, method={"name": method, **options[method]}
+    )
+    dataset, objective = build.open_dataset(config)[1], build._objective(config, {})
+    if not message:
+        build.augmentations(config, dataset, objective)
+        return
+    with pytest.raises(InputError, match=message) as refused:
+        build.augmentations(config, dataset, objective)
+    assert "\n" not in str(refused.value)

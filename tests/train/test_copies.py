@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from robustjax import data
+from robustjax.augment.deepaugment import ALL
 from robustjax.core import InputError
 from robustjax.data import digest
+from robustjax.data.copies import MANIFEST
 from robustjax.io import results
 from robustjax.models import published
 from robustjax.train import build, copies, loop, networks, reconstruct
@@ -123,6 +125,19 @@ def test_training_reads_originals_and_copies_of_its_part_only(folder, tmp_path):
     assert with_copies.model == plain.model and with_copies.notes[0].startswith("trained on originals and copies by DeepAugment (edsr;")
     summary = loop.train(tiny.config(data__copies=str(folder), epochs=1), tmp_path, quiet=True)
     assert summary.step == 2 * 64 // 16
+
+
+def test_digits_are_not_mirrored(folder, tmp_path, monkeypatch):
+    # Kills: flip_signal among the distortions of digits, though nobody asked for it; left out of other data, or where it was asked for.
+    def stopped(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copies, "_trained", stopped)  # the manifest is there by then
+    for name, asked in (("usual", {}), ("asked", {"distortions": ("flip_signal",)})):
+        with pytest.raises(KeyboardInterrupt):
+            copies.write_copies(tiny.config(data__name="digits", data__options={"size": 8}), tmp_path / name, **SETTINGS, **asked)
+    drawn = [set(results.read_json(out / MANIFEST)["distortions"]) for out in (folder, tmp_path / "usual", tmp_path / "asked")]
+    assert drawn == [set(ALL), set(ALL) - {"flip_signal"}, {"flip_signal"}]
 
 
 def test_runs_without_copies_keep_their_hash():

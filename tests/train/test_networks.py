@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from robustjax import augment
+from robustjax import augment, data
+from robustjax.augment.deepaugment import ALL
 from robustjax.core import InputError, example_keys, parallel
 from robustjax.data.copies import MANIFEST
 from robustjax.models import image_to_image
@@ -90,6 +91,17 @@ def test_what_is_wrong_is_refused_before_training(folder, changes, message):
     # Kills: each check left out.
     with pytest.raises(InputError, match=message):
         build.build(config(folder, **changes))
+
+
+def test_digits_are_not_mirrored(folder):
+    # Kills: flip_signal drawn of digits, though nobody asked for it; left out of other data, or where it was asked for.
+    def drawn(name, **changes):
+        dataset = data.make("digits")._replace(name=name)
+        return build._loaded(config(folder, **changes), dataset)["deepaugment"].options["distortions"]
+
+    assert drawn("cifar10", distortions=()) == ALL and drawn("mnist", distortions=("flip_signal",)) == ("flip_signal",)
+    for name in ("digits", "mnist:3.0.1", "svhn_cropped"):
+        assert set(drawn(name, distortions=())) == set(ALL) - {"flip_signal"}
 
 
 def test_networks_of_other_channels_are_refused(folder):

@@ -164,7 +164,7 @@ def test_processes_that_differ_are_refused_with_the_difference(tmp_path):
 def test_an_evaluation_of_several_processes_is_refused():
     # Kills: two processes that write the same results.
     done = commands.run("evaluate", "--workdir=absent", SLURM_STEP_NUM_TASKS="2")
-    assert done.returncode == 2 and done.stderr.startswith("error: an evaluation runs in one process and on one device")
+    assert done.returncode == 2 and done.stderr.startswith("error: an evaluation runs in one process (")
 
 
 def test_one_process_alone_asks_nobody():

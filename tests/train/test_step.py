@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from robustjax import augment, losses, models
 from robustjax.core import InputError, example_keys, parallel
@@ -87,6 +88,22 @@ def test_mixtures_do_not_depend_on_the_number_of_devices(name, lam, devices, mod
     for a, b in ((many.params, one.params), (many.batch_stats, one.batch_stats)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), a, b)
     np.testing.assert_allclose(many.sums.loss, one.sums.loss, rtol=1e-6)
+
+
+def test_pixmix_does_not_depend_on_the_number_of_devices(tmp_path):
+    # Kills: mixing pictures or rounds by the place among a device's own rows.
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 18, 18), np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")  # which spares compiling fractals
+    options = {"crop": {"pad": 1}, "pixmix": {"k": 1, "folder": str(tmp_path)}}
+    experiment = build.build(tiny.config(augment=("crop", "pixmix"), augment_options=options))
+    source, found = experiment.dataset.train, []
+    for devices in (1, 8):
+        mesh = parallel.data_mesh(jax.devices()[:devices])
+        function = parallel.data_parallel(step.resident(experiment.step), mesh)
+        data = jax.random.key(0), jnp.asarray(source.images), jnp.asarray(source.labels), experiment.arrays
+        data, current = (parallel.replicate(tree, mesh) for tree in (data, build.initial_state(experiment)))
+        found.append(jax.device_get(function(current, data, parallel.shard_rows(experiment.order(0)[:, None], mesh))[0].params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *found)
 
 
 def test_a_batch_of_one_has_no_partners():
