@@ -167,8 +167,8 @@ def _one_of(name: str, known: dict, option: str = "model"):
 # RAT, section 5. threat: (as text, step of the inner maximisation, attacks of the evaluation). The released code of TRADES and AWP for L2
 # ignores its step and takes 2 radius / steps = 25.6/255: --config.objective.step_size=0.1004 for that.
 ADVERSARIES = {
-    "linf": ("linf:8/255", 2 / 255, {"pgd20_linf": common.preset("rat_linf_pgd20")}),
-    "l2": ("l2:128/255", 15 / 255, {"pgd20_l2": common.preset("rat_l2_pgd20")}),
+    "linf": ("linf:8/255", labels.THREATS["linf:8/255"], {"pgd20_linf": common.preset("rat_linf_pgd20")}),
+    "l2": ("l2:128/255", labels.THREATS["l2:128/255"], {"pgd20_l2": common.preset("rat_l2_pgd20")}),
 }
 _ADVERSARIAL_MODELS = {
     "preact": {"name": "preact_resnet18", "options": {}},

@@ -92,8 +92,8 @@ def main() -> None:
 
     if parallel.several():
         raise InputError(
-            "an evaluation runs in one process (attacks use all devices that it sees), and this is one of several: start it once (srun --ntasks=1, or with "
-            "JAX_NUM_PROCESSES=1), or several for different --workdir, each with JAX_NUM_PROCESSES=1."
+            "an evaluation runs in one process (attacks use all devices that it sees), and this is one of several: start it once "
+            "(srun --ntasks=1, or with JAX_NUM_PROCESSES=1), or several for different --workdir, each with JAX_NUM_PROCESSES=1."
         )
     _adopt()
     options = {

@@ -15,17 +15,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int
 
 from robustjax import attacks, data
 from robustjax.attacks.audit import audit, suspicious
 from robustjax.attacks.objectives import margin
 from robustjax.attacks.pgd import random_starts
-from robustjax.core import AttackResult, ThreatModel, example_keys, memory
+from robustjax.core import AttackResult, ThreatModel, example_keys, memory, parallel
 from robustjax.core.check import InputError
-from robustjax.core.parallel import AXIS, data_mesh
 from robustjax.data import batches
 from robustjax.evaluate.states import StateFile, refused
 from robustjax.evaluate.suites import Item
@@ -74,13 +71,13 @@ class Subject:
         self.logits_fn, self.source, self.ids = logits_fn, source, ids
         self.batch_size = min(batch_size, len(ids))
         self.surrogates, self.keep_images = surrogates, keep_images
-        self.mesh = data_mesh(jax.local_devices())
+        self.mesh = parallel.data_mesh(jax.local_devices())
         self.rows = memory.rounded(self.batch_size, self.mesh.size)  # of batches under attack, fewer once memory has run out
 
     @functools.cached_property
     def networks(self) -> dict[str, Any]:
         """The network, under '', and the surrogates, with their arrays on every device."""
-        return jax.device_put({"": self.logits_fn, **self.surrogates}, NamedSharding(self.mesh, P()))
+        return parallel.replicate({"": self.logits_fn, **self.surrogates}, self.mesh)
 
     def batches(self, places: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, Array, Array]]:
         """Yields (places among the ids, mask, images, labels) on one device, always of one size, so that one program serves all."""
@@ -94,7 +91,7 @@ class Subject:
 
     def spread(self, tree: Any) -> Any:
         """Returns a batch with its rows spread over the devices."""
-        return jax.device_put(tree, NamedSharding(self.mesh, P(AXIS)))
+        return parallel.shard_rows(tree, self.mesh)
 
     def on_all_devices(self, places: np.ndarray, work: Callable[[np.ndarray, Array, Array], dict]) -> Iterator[tuple[np.ndarray, dict]]:
         """Yields (places, what `work` found of each), batch after batch; where memory runs out, in smaller ones from then on.
@@ -106,7 +103,7 @@ class Subject:
 
         def placed(chosen):
             images, labels = self.source.fetch(self.ids[chosen])
-            return work(chosen, self.spread(np.asarray(images, np.float32)) / 255, self.spread(np.asarray(labels)))
+            return work(chosen, self.spread(images).astype(jnp.float32) / 255, self.spread(labels))
 
         while len(places):
             chosen, mask = next(batches.padded(places, self.rows))
@@ -134,10 +131,6 @@ class Subject:
             return {"right": scores(self.networks[""], self.spread(changed[chosen]), labels).right}
 
         return np.concatenate([found["right"] for _, found in self.on_all_devices(np.arange(len(self.ids)), work)])
-
-    def scores(self, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> _Scores:
-        """Returns how the network does on a batch on one device; see `scores`."""
-        return scores(self.logits_fn, images, labels)
 
 
 def scores(logits_fn: Any, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> _Scores:

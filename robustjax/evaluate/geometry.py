@@ -20,7 +20,7 @@ from robustjax.core import example_keys
 from robustjax.core.check import InputError
 from robustjax.core.numerics import image_norm
 from robustjax.data import splits
-from robustjax.evaluate.attacked import Measured, Subject, Tell, peak_memory, taken_up
+from robustjax.evaluate.attacked import Measured, Subject, Tell, peak_memory, scores, taken_up
 from robustjax.evaluate.geometry_tables import at_radius
 from robustjax.evaluate.states import StateFile
 from robustjax.evaluate.suites import Item
@@ -79,7 +79,7 @@ def _by_batches(work: _Work, fresh: Arrays, rows_of: Callable[[Int[Array, " b"],
     labels = {"labels": np.zeros(n, np.int32), "counted": np.zeros(n, np.int32)}
     reached, took = _started(work, labels | fresh)
     for chosen, mask, pictures, classes in work.subject.batches(np.flatnonzero(reached["counted"] == 0)):
-        work.subject.scores(pictures, classes)  # refuses outputs that are not finite
+        scores(work.subject.logits_fn, pictures, classes)  # refuses outputs that are not finite
         rows = {"labels": classes, **rows_of(jnp.asarray(work.subject.ids[chosen]), pictures, classes)}
         for name, values in rows.items():
             reached[name][chosen[mask]] = np.asarray(values)[mask]

@@ -10,7 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import robustjax
 from robustjax import corruptions, metrics
 from robustjax.core import check, example_keys
 from robustjax.core.check import InputError
-from robustjax.data import Source, splits, stream
+from robustjax.data import Dataset, Source, splits, stream
 from robustjax.evaluate import attacked, geometry, noisy, sources, suites
 from robustjax.evaluate.load import Loaded, evaluation_data, load, load_surrogate
 from robustjax.evaluate.states import DAMAGED, StateFile, read_npz, write_npz
@@ -117,12 +117,7 @@ def evaluate(
     items = suites.items(suite, config, tuple(loaded.meta["model"]["image_shape"]), asked)
     dataset = evaluation_data(loaded.meta, dir=data_dir)
     ids = splits.subset(len(dataset.test), limit or config["data"]["limit_test"])
-    read, photographs = None, ()
-    if corrupted_dir:
-        items, read = sources.from_files(items, corrupted_dir, dataset, limited=len(ids) < len(dataset.test))
-    if frost_images:
-        photographs = sources.photographs(frost_images)
-        items = sources.with_photographs(items, photographs, dataset.image_shape)
+    items, read, photographs = _from_elsewhere(items, dataset, corrupted_dir, frost_images, limited=len(ids) < len(dataset.test))
     folder = Path(workdir) / "evaluation" / f"step{loaded.step}_n{len(ids)}"
     batch_size = batch_size or config["evaluation"]["batch_size"]
 
@@ -158,6 +153,19 @@ def evaluate(
             found.append(stored)
             show(done + 1, item.name)
     return found
+
+
+def _from_elsewhere(
+    items: list[suites.Item], dataset: Dataset, corrupted_dir: str | Path, frost_images: str | Path, *, limited: bool
+) -> tuple[list[suites.Item], Callable | None, Any]:
+    """Returns the items as they are measured with a user's corrupted files and photographs; what reads the files; the photographs."""
+    read, photographs = None, ()
+    if corrupted_dir:
+        items, read = sources.from_files(items, corrupted_dir, dataset, limited=limited)
+    if frost_images:
+        photographs = sources.photographs(frost_images)
+        items = sources.with_photographs(items, photographs, dataset.image_shape)
+    return items, read, photographs
 
 
 def _checked(logits_fn, part: _Part, surrogate: str) -> list[str]:

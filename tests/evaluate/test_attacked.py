@@ -188,7 +188,8 @@ def test_pgd_goes_on_after_the_batches_that_are_done(workdir, tmp_path, monkeypa
     monkeypatch.setattr(
         attacked.attacks, "pgd", lambda keys, fn, images, *rest, **more: batches.append(1) or pgd(keys, fn, images, *rest, **more)
     )
-    monkeypatch.setattr(attacked, "data_mesh", lambda devices: parallel.data_mesh(devices[:2]))
+    two = parallel.data_mesh(jax.local_devices()[:2])
+    monkeypatch.setattr(attacked.parallel, "data_mesh", lambda devices: two)
     monkeypatch.setattr(attacked, "audit", lambda result, **more: [f"odd: {list(result.stages)}"])
     monkeypatch.setattr(run.check, "check_logits_fn", lambda *arguments: ["looks odd"])
     (result,) = evaluate(copy, **asked, batch_size=2)
