@@ -56,7 +56,7 @@ def transfer(
         Liu et al., Delving into Transferable Adversarial Examples and Black-box Attacks, ICLR 2017.
 
     >>> def logits_fn(x):
-    ...     return jnp.stack([x.sum((1, 2, 3)), 1 - x.sum((1, 2, 3))], axis=1)
+    ...     return jnp.stack([x.sum((1, 2, 3)) - 0.5, 0.5 - x.sum((1, 2, 3))], axis=1)
     >>> grey, threat = jnp.full((1, 1, 1, 1), 0.625), ThreatModel("linf", 0.25)
     >>> darken = lambda keys, fn, images, labels, threat: images - threat.eps
     >>> keys = jax.random.split(jax.random.key(0), 1)

@@ -40,8 +40,8 @@ def relu_mean_loss(images, labels, params):
 
 def near(gaps, *edges):
     """Returns for each example how many points float32 may put on the other side of an edge."""
-    # Softmax of moderate logits is off by a few units in the last place, 1e-7; a gap over 1 - 1e-6 may round to 1.
-    return sum(abs(gaps - edge) < 1e-6 for edge in edges).sum(1)
+    # Gaps are off by the 5e-6 below; a gap over 1 - 1e-6 may round to 1.
+    return sum(abs(gaps - edge) < 5e-6 for edge in edges).sum(1)
 
 
 @PRECISION
@@ -57,7 +57,8 @@ def test_boundary_thickness(kind, dtype):
         ends = x_i.astype(dtype), x_j.astype(dtype)
         gaps = np.asarray(metrics.segment_gaps(logits_fn, *ends, predicted, target))
         assert gaps.dtype == dtype
-        np.testing.assert_allclose(gaps, data[f"{kind}.g_ij_128"], rtol=0, atol=2e-6 if dtype is np.float32 else 1e-12)
+        # A gap moves by half of what its logits do, which are off by a few units of float32 at 10, as machines sum in other orders.
+        np.testing.assert_allclose(gaps, data[f"{kind}.g_ij_128"], rtol=0, atol=5e-6 if dtype is np.float32 else 1e-12)
         for beta in (0.75, 1):
             slack = distance / 128 * near(data[f"{kind}.g_ij_128"], 0, beta) if dtype is np.float32 else 0
             for class_i, name in ((predicted, "official"), (label, "true_label_i")):
