@@ -1,17 +1,42 @@
-"""Strict settings for every test: shapes, dtypes and keys that only happen to work are errors; 8 virtual CPU devices."""
+"""Strict settings for every test: shapes, dtypes and keys that only happen to work are errors; 8 virtual CPU devices.
 
+Compiling is most of the suite's time, so programs are compiled with few optimisations, but for those that are compared with official
+results. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles all of them as users do, in twice the time.
+"""
+
+import importlib.metadata
 import os
 
-# Before jax is imported: the number of devices is read once.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# All before jax is imported, which reads them once; launchers that tests start inherit them.
+FLAGS = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
+FEW_OPTIMISATIONS = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
+if FEW_OPTIMISATIONS and importlib.metadata.version("jaxlib").startswith("0.10."):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles in half the time; an XLA that does not know it would end here
+os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
 import matplotlib  # noqa: F401  (its first import warns under 'error' filters when it happens inside a test)
+import pytest
 
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_debug_key_reuse", True)
 jax.config.update("jax_debug_nans", True)
+
+STARTS_LAUNCHERS = ("test_processes.py", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files whose tests start launchers come first: they last minutes, for which at the end one worker would wait for the other."""
+    items.sort(key=lambda item: item.path.parent.name != "launch" and item.path.name not in STARTS_LAUNCHERS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled(request):
+    """Sets how a file's programs are compiled, and forgets them after it: with thousands in memory, each takes a third longer."""
+    jax.config.update("jax_disable_most_optimizations", FEW_OPTIMISATIONS and "goldens" not in request.path.parts)
+    yield
+    jax.clear_caches()

@@ -20,8 +20,6 @@ SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 EVERY = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 SETUP = 1  # place of the cell that fetches robustjax
 LARGEST = 600_000  # bytes
-# Compiling is nearly all of the quick form: less of it, and one device in place of the suite's eight.
-XLA = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
 def saved(source: Path) -> nbformat.NotebookNode:
@@ -50,8 +48,7 @@ def told(output: nbformat.NotebookNode) -> str:
 def test_runs(source, tmp_path):
     # Kills: a notebook that a change of the library broke; files left in the folder.
     before = sorted(source.parent.iterdir())
-    environment = {**os.environ, "ROBUSTJAX_QUICK": "1", "MPLBACKEND": "agg", "XLA_FLAGS": XLA, "TMPDIR": str(tmp_path)}
-    environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    environment = commands.environment(ROBUSTJAX_QUICK="1", TMPDIR=str(tmp_path))
     done = subprocess.run([sys.executable, source], cwd=source.parent, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(source.parent.iterdir()) == before

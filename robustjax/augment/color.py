@@ -90,6 +90,8 @@ def _mixed(images: Images, operation: Int[Array, " b"], factors: Float[Array, "b
     """Mixes active images with black, their mean or their grey."""
     factor = jnp.take_along_axis(factors, operation[:, None], axis=1)[:, 0]
     kind, factor, active = (value[:, None, None, None] for value in (operation, factor, active))
+    if images.shape[3] == 1:  # mixed with itself it is itself but for rounding
+        active = active & (kind != SATURATION)
     grey = _grey(images)
     mean = grey.mean((1, 2, 3), keepdims=True)
     other = jnp.where(kind == SATURATION, grey, jnp.where(kind == CONTRAST, mean, 0))

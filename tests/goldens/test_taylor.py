@@ -78,11 +78,12 @@ def test_readings_and_gradients(act, dtype):
                     # The first term has no half.
                     stored = READINGS[reading].removesuffix("_half_inside" if part == "first" else " ")
                     name = f"{act}.{case}.{part}.{stored}"
-                    # In float32 what is compared is the difference of two derivatives, each rounded: up to 4e-6 of the largest entry here.
+                    # In float32 what is compared is the difference of two derivatives, each rounded: of the largest entry it loses
+                    # 4e-6 to 1.4e-5 here, as the compiler orders the sums.
                     float64 = 1e-7 if case == "sigma001.u0" and part == "second" else 1e-9
-                    close(getattr(terms, part), data[f"{name}.per_example"], dtype, float64=float64, float32=1e-5)
+                    close(getattr(terms, part), data[f"{name}.per_example"], dtype, float64=float64, float32=3e-5)
                     grad = mlp.flatten({key: value[i] for key, value in grads.items()})
-                    close(grad, data[f"{name}.grad_w_flat"], dtype, float64=float64, float32=1e-5)
+                    close(grad, data[f"{name}.grad_w_flat"], dtype, float64=float64, float32=3e-5)
 
 
 def _flat(parts):
