@@ -3,7 +3,6 @@
 import ast
 import importlib.metadata
 import importlib.util
-import os
 import re
 import subprocess
 import sys
