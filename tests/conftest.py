@@ -1,18 +1,14 @@
 """Strict settings for every test: shapes, dtypes and keys that only happen to work are errors; 8 virtual CPU devices.
 
-Compiling is most of the suite's time, so programs are compiled with few optimisations, but for those that are compared with official
-results. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles all of them as users do, in twice the time.
+Compiling is most of the suite's time, so programs are compiled with few optimisations; JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles them as
+users do.
 """
 
-import importlib.metadata
 import os
 
 # All before jax is imported, which reads them once; launchers that tests start inherit them.
-FLAGS = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]
-FEW_OPTIMISATIONS = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1") != "0"
-if FEW_OPTIMISATIONS and importlib.metadata.version("jaxlib").startswith("0.10."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # compiles in half the time; an XLA that does not know it would end here
-os.environ["XLA_FLAGS"] = " ".join(FLAGS)
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -35,8 +31,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled(request):
-    """Sets how a file's programs are compiled, and forgets them after it: with thousands in memory, each takes a third longer."""
-    jax.config.update("jax_disable_most_optimizations", FEW_OPTIMISATIONS and "goldens" not in request.path.parts)
+def forget_programs():
+    """Forgets a file's programs after it: with thousands in memory, compiling each takes a third longer."""
     yield
     jax.clear_caches()

@@ -21,7 +21,7 @@ CONFIG = (
     "--config.batch_size=16",
     "--config.evaluation.benchmark=cifar_c_extra",  # four programs to compile
 )
-KILLS_AT_RANDOM, KILLS_IN_WRITES = 6, 2
+KILLS_AT_RANDOM, KILLS_IN_WRITES = 3, 2
 
 
 def lines(workdir: Path) -> list[dict]:
