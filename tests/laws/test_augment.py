@@ -163,7 +163,7 @@ def test_key_decides_everything(name):
 
 
 @INDEPENDENT
-@pytest.mark.parametrize("ids", [[3], [5, 2, 7], [7, 6, 5, 4, 3, 2, 1, 0]], ids=str)
+@pytest.mark.parametrize("ids", [[3], [7, 6, 5, 4, 3, 2, 1, 0]], ids=str)
 def test_splitting_and_permuting_the_batch_does_the_same_to_the_result(name, ids):
     # Kills: draws that depend on the place or the batch size; statistics over the batch.
     images, targets = batch()
