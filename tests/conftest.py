@@ -6,7 +6,7 @@ users do.
 
 import os
 
-# All before jax is imported, which reads them once; launchers that tests start inherit them.
+# All before jax is imported, which reads them once. Launchers that tests start inherit them, but for the devices.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.path.dirname(__file__), "..", ".jax_cache"))

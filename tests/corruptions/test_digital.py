@@ -39,9 +39,10 @@ def test_saturate_has_finite_gradients():
             assert jnp.isfinite(jax.jit(jax.grad(loss))(jnp.asarray(GRID, dtype))).all()
 
 
-@pytest.mark.parametrize("level", [0.5, 1e-8, 1e-10, 1e-12, 1e-13, 1e-20, 1e-30, 1e-36])  # below, products of pixels and constants are not normal numbers
+@pytest.mark.parametrize("level", [0.5, 1e-8, 1e-10, 1e-12, 1e-13, 1e-20, 1e-30, 1e-36])
 def test_saturate_has_the_same_gradients_in_the_dark(level):
     # Kills: a division by the square of the spread, which vanishes in float32. Scaled pixels have scaled results.
+    # Below 1e-36 products of pixels and constants are no normal numbers.
     pixel, gain, offset = np.array([1, 0.3, 0.6]), 0.5, 0.1
 
     def run(x):
