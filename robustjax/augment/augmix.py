@@ -16,10 +16,10 @@ from robustjax.core.types import ArrayLike, Keys, KeysLike
 from robustjax.imaging import pil
 
 Images = Float[Array, "b h w c"]
-Levels = UInt8[Array, "b h w c"]
+Levels = UInt8[Array, "b c h w"]
 
 _LONGEST = 3  # of chains of random length
-_PARTS = 8  # of a batch of operations, see `apply_ops`
+_ROWS, _PARTS = 32, 4  # in a part of a batch of operations on CPUs, and parts of it elsewhere; see `apply_ops`
 NO_OP = -1
 """In place of a position in pil.OPS: the image stays."""
 _RANKS = np.array([[name in names for names in pil.KERNELS].index(True) for name in pil.OPS] + [len(pil.KERNELS)])
@@ -101,7 +101,7 @@ def _mixed_chains(images: Images, keys: Keys, severity: Array, alpha: Array, *, 
         return apply_to_levels(chains, op_index, level.astype(dtype)), None
 
     # Bytes between the operations, which are cheaper to move about than floats.
-    start = pil.to_levels(images).astype(jnp.uint8)
+    start = pil.to_levels(images)
     chains, _ = jax.lax.scan(one, jnp.repeat(start, width, axis=0), steps)
     return mixed(images, pil.from_levels(chains, dtype).reshape(b, width, *images.shape[1:]), weights, share)
 
@@ -115,28 +115,40 @@ def mixed(images: Images, chains: Float[Array, "b n h w c"], weights: Float[Arra
 
 
 def apply_ops(images: Images, op_index: Int[Array, " b"], level: Float[Array, " b"]) -> Images:
-    """Does what pil.apply_op does, in parts of the batch that hold like operations, so that few parts run more than one kernel.
+    """Does what pil.apply_op does, in parts of the batch that hold like operations, so that an image pays for its own only.
 
     Args:
         images: float (b, h, w, 1 or 3) in [0, 1].
         op_index: positions in pil.OPS, or NO_OP, which rounds the image to 1/255 only.
         level: from pil.sample_level.
     """
-    levels = apply_to_levels(pil.to_levels(images).astype(jnp.uint8), op_index, level.astype(images.dtype))
-    return pil.from_levels(levels, images.dtype)
+    return pil.from_levels(apply_to_levels(pil.to_levels(images), op_index, level.astype(images.dtype)), images.dtype)
 
 
 def apply_to_levels(levels: Levels, op_index: Int[Array, " b"], level: Float[Array, " b"]) -> Levels:
     """Does what `apply_ops` does, to levels 0 .. 255; warps are computed in the dtype of `level`."""
-    size = -(-len(levels) // _PARTS)
-    order = jnp.argsort(jnp.asarray(_RANKS)[op_index])
-    parts = [jnp.pad(x[order], ((0, size * _PARTS - len(x)), *((0, 0),) * (x.ndim - 1))) for x in (levels, op_index, level)]
+    # An accelerator waits for the host before each part.
+    few, small = (functools.partial(_in_parts, size=size) for size in (-(-len(levels) // _PARTS), _ROWS))
+    return jax.lax.platform_dependent(levels, op_index, level, cpu=small, default=few)
 
-    def done(part: tuple[Levels, Array, Array]) -> Levels:
-        return pil.apply_to_levels(part[0].astype(jnp.int32), *part[1:]).astype(jnp.uint8)
 
-    moved_back = jax.lax.map(done, tuple(x.reshape(_PARTS, size, *x.shape[1:]) for x in parts))
-    return moved_back.reshape(-1, *levels.shape[1:])[jnp.argsort(order)]
+def _in_parts(levels: Levels, op_index: Int[Array, " b"], level: Float[Array, " b"], *, size: int) -> Levels:
+    """Returns the levels after one kernel for every `size` rows that need it; a last part may have fewer."""
+    b, kernels = len(levels), len(pil.KERNELS)
+    rank = jnp.asarray(_RANKS)[op_index]
+    order = jnp.argsort(rank)
+    count = (rank[:, None] == jnp.arange(kernels, dtype=rank.dtype)[None]).sum(0, dtype=jnp.int32)
+    parts = -(-count // size)
+    start, end = jnp.cumsum(count) - count, jnp.cumsum(parts)
+
+    def done(part: Array, flat: UInt8[Array, "b chw"]) -> UInt8[Array, "b chw"]:
+        kernel = (part >= end).sum(dtype=jnp.int32)
+        place = (part - end[kernel] + parts[kernel]) * size + jnp.arange(size, dtype=jnp.int32)
+        row = order[jnp.minimum(start[kernel] + place, b - 1)]
+        new = pil.apply_kernel(kernel, flat[row].reshape(size, *levels.shape[1:]), op_index[row], level[row])
+        return flat.at[jnp.where(place < count[kernel], row, b)].set(new.reshape(size, -1), mode="drop")
+
+    return jax.lax.fori_loop(0, end[-1], done, levels.reshape(b, -1)).reshape(levels.shape)
 
 
 def several(keys: Keys, count: int) -> Key[Array, " n"]:

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from robustjax.core import numerics
 from robustjax.core.rng import stream
@@ -47,7 +47,8 @@ KERNELS = (_POINTWISE, _TABLES, _WARPS, _BLENDS)
 """The operations that are computed together."""
 
 Images = Float[Array, "b h w c"]
-Levels = Int[Array, "b h w c"]  # int32 in 0 .. 255
+Levels = UInt8[Array, "b c h w"]  # planes, whose rows CPUs compute at once
+Wide = Int[Array, "b c h w"]  # int32, mostly 0 .. 255
 PerImage = Float[Array, " b"]
 
 
@@ -109,14 +110,19 @@ def apply_to_levels(levels: Levels, op_index: Int[Array, " b"], level: PerImage)
     return levels
 
 
+def apply_kernel(kernel: Int[Array, ""], levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
+    """Does what `apply_to_levels` does, where all operations are of KERNELS[kernel]."""
+    return jax.lax.switch(kernel, (_by_level, _by_table, _by_warp, _by_blend), levels, op_index, level)
+
+
 def to_levels(images: Images) -> Levels:
-    """Returns the nearest of the levels 0 .. 255 as int32."""
-    return jnp.round(images * 255).astype(jnp.int32)
+    """Returns the nearest of the levels 0 .. 255, in planes."""
+    return jnp.moveaxis(jnp.round(images * 255).astype(jnp.uint8), 3, 1)
 
 
-def from_levels(levels: Integer[Array, "b h w c"], dtype: Any = jnp.float32) -> Images:
+def from_levels(levels: Levels, dtype: Any = jnp.float32) -> Images:
     """Returns levels / 255, to rounding: XLA multiplies by the reciprocal."""
-    return levels.astype(dtype) / 255
+    return jnp.moveaxis(levels, 1, 3).astype(dtype) / 255
 
 
 def _chosen(op_index: Int[Array, " b"], name: str, ndim: int = 1) -> Bool[Array, "b ..."]:
@@ -138,35 +144,30 @@ def _int_parameter(level: PerImage, largest: int | float) -> Int[Array, " b"]:
 
 
 def _by_level(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
-    size = jnp.abs(level)
-    found = levels
+    size, wide = jnp.abs(level), levels.astype(jnp.int32)
+    found = wide
     for name, made in (
-        ("autocontrast", autocontrast(levels)),
-        ("posterize", levels & -(1 << (4 + _int_parameter(size, 4)))[:, None, None, None]),
-        ("solarize", jnp.where(levels < (256 - _int_parameter(size, 256))[:, None, None, None], levels, 255 - levels)),
+        ("autocontrast", autocontrast(wide)),
+        ("posterize", wide & -(1 << (4 + _int_parameter(size, 4)))[:, None, None, None]),
+        ("solarize", jnp.where(wide < (256 - _int_parameter(size, 256))[:, None, None, None], wide, 255 - wide)),
     ):
         found = jnp.where(_chosen(op_index, name, 4), made, found)
-    return found
+    return found.astype(jnp.uint8)
 
 
 def _by_table(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
-    channels = levels.shape[-1]
-    mapped = jnp.take_along_axis(equalize_table(levels), _planes(levels), axis=2, mode="promise_in_bounds")
-    made = jnp.moveaxis(mapped.reshape(len(levels), channels, *levels.shape[1:3]), 1, -1)
-    return jnp.where(_chosen(op_index, "equalize", 4), made, levels)
+    flat = levels.reshape(*levels.shape[:2], -1).astype(jnp.int32)
+    made = jnp.take_along_axis(equalize_table(levels), flat, axis=2, mode="promise_in_bounds").reshape(levels.shape)
+    return jnp.where(_chosen(op_index, "equalize", 4), made.astype(jnp.uint8), levels)
 
 
-def _planes(levels: Levels) -> Int[Array, "b c hw"]:
-    return jnp.moveaxis(levels, -1, 1).reshape(len(levels), levels.shape[-1], -1)
-
-
-def autocontrast(levels: Levels) -> Levels:
+def autocontrast(levels: Wide) -> Wide:
     """Returns for each channel the line that takes its darkest level to 0 and its brightest to 255; of one level, the identity.
 
     Pillow computes i s - low s, with s = 255 / (high - low), in float64 and cuts it off, so where the exact result is whole it may
     come out one lower; which these are is tabulated.
     """
-    low, high = levels.min((1, 2), keepdims=True), levels.max((1, 2), keepdims=True)
+    low, high = levels.min((2, 3), keepdims=True), levels.max((2, 3), keepdims=True)
     spread = jnp.maximum(high - low, 1)
     numerator = (levels - low) * 255
     # Floats divide faster than integers; XLA may multiply by a reciprocal instead, so that whole quotients come out one too low.
@@ -198,12 +199,16 @@ def equalize_table(levels: Levels) -> Int[Array, "b c 256"]:
 
     step = (pixels - pixels of the brightest level) // 255; at 0, and for a channel of one level, the table is the identity.
     """
-    planes = _planes(levels)
-    pixels = planes.shape[2]
-    # From zeros made of the planes, so that they lie on the same devices.
-    count = lambda start, plane: start.at[plane].add(1, mode="promise_in_bounds")  # noqa: E731
-    counts = jax.vmap(jax.vmap(count))(jnp.broadcast_to(planes[..., :1] * 0, (*planes.shape[:2], 256)), planes)
-    brightest = jnp.take_along_axis(counts, levels.max((1, 2))[..., None], axis=2)
+    b, c, h, w = levels.shape
+    pixels = h * w
+    # One table of all channels, which take turns: a CPU waits between two additions to one place.
+    places = jnp.moveaxis(levels.reshape(b, c, -1).astype(jnp.int32) + 256 * jnp.arange(c, dtype=jnp.int32)[None, :, None], 1, 2).reshape(
+        b, -1
+    )
+    # From zeros made of the places, so that they lie on the same devices.
+    start = jnp.broadcast_to(places[:, :1] * 0, (b, c * 256))
+    counts = jax.vmap(lambda start, at: start.at[at].add(1, mode="promise_in_bounds"))(start, places).reshape(b, c, 256)
+    brightest = jnp.take_along_axis(counts, levels.max((2, 3)).astype(jnp.int32)[..., None], axis=2)
     step = (pixels - brightest) // 255
     below = jnp.cumsum(counts, axis=2, dtype=jnp.int32) - counts
     table = (step // 2 + below) // jnp.maximum(step, 1)
@@ -214,7 +219,7 @@ def equalize_table(levels: Levels) -> Int[Array, "b c 256"]:
 
 
 def _by_warp(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
-    h, w = levels.shape[1:3]
+    h, w = levels.shape[2:]
     zero = jnp.zeros_like(level)
 
     def only(name: str, value: PerImage) -> PerImage:
@@ -240,11 +245,11 @@ def warp(
     What ends up at p = (x, y) was at p + linear (p - origin) + move; the middle of the first pixel is (0.5, 0.5).
 
     Args:
-        levels: int32 (b, h, w, c), h and w at least 2.
+        levels: (b, c, h, w), h and w at least 2.
         linear: ((xx, xy), (yx, yy)).
         move, origin: (x, y), in pixels.
     """
-    h, w = levels.shape[1:3]
+    h, w = levels.shape[2:]
     y, x = (jnp.arange(size, dtype=move[0].dtype) + 0.5 for size in (h, w))
     x, y = x[None, None], y[None, :, None]
     across, down = x - origin[0][:, None, None], y - origin[1][:, None, None]
@@ -254,50 +259,50 @@ def warp(
 
     x, y = source(x, linear[0], move[0]), source(y, linear[1], move[1])
     inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
-    # Within half a pixel outside, 'reflect' is the pixel on the edge.
-    moved = bilinear(levels.astype(x.dtype), y - 0.5, x - 0.5, border="reflect")
-    return jnp.where(inside[..., None], moved, 0).astype(jnp.int32)  # cuts off, as Pillow does
+    moved = bilinear(levels, y - 0.5, x - 0.5, border="nearest", channel_axis=1)
+    return jnp.where(inside[:, None], moved, 0).astype(jnp.uint8)  # cuts off, as Pillow does
 
 
 # Mixtures with a degenerate picture.
 
 
 def _by_blend(levels: Levels, op_index: Int[Array, " b"], level: PerImage) -> Levels:
-    grey = luma_levels(levels)
-    pixels = grey.shape[1] * grey.shape[2]
+    wide = levels.astype(jnp.int32)
+    grey = luma_levels(wide)
+    pixels = grey.shape[2] * grey.shape[3]
     mean = (2 * grey.sum((1, 2, 3), dtype=jnp.int32, keepdims=True) + pixels) // (2 * pixels)
-    degenerate = levels
+    degenerate = wide
     for name, picture in (
         ("color", grey),
         ("contrast", mean),
         ("brightness", jnp.zeros_like(mean)),
-        ("sharpness", smoothed(levels)),
+        ("sharpness", smoothed(wide)),
     ):
         degenerate = jnp.where(_chosen(op_index, name, 4), picture, degenerate)
-    return blend(degenerate, levels, (jnp.abs(level) * 1.8 / 10 + 0.1).astype(jnp.float32))
+    return blend(degenerate, wide, (jnp.abs(level) * 1.8 / 10 + 0.1).astype(jnp.float32))
 
 
-def blend(degenerate: Levels, levels: Levels, factor: Float[Array, " b"]) -> Levels:
+def blend(degenerate: Wide, levels: Wide, factor: Float[Array, " b"]) -> Levels:
     """Returns degenerate + factor (levels - degenerate), in float32 and cut off as in Pillow, clipped to 0 .. 255.
 
     Args:
-        degenerate, levels: int32 (b, h, w, c).
+        degenerate, levels: int32 (b, c, h, w).
         factor: 0 for the degenerate picture, 1 for the images, above 1 away from it.
     """
     difference = factor[:, None, None, None] * (levels - degenerate).astype(jnp.float32)
-    return jnp.clip(degenerate.astype(jnp.float32) + difference, 0, 255).astype(jnp.int32)
+    return jnp.clip(degenerate.astype(jnp.float32) + difference, 0, 255).astype(jnp.uint8)
 
 
-def luma_levels(levels: Levels) -> Int[Array, "b h w 1"]:
+def luma_levels(levels: Wide) -> Int[Array, "b 1 h w"]:
     """Returns 0.299 R + 0.587 G + 0.114 B, rounded as Pillow does; grey images as they are."""
-    if levels.shape[-1] == 1:
+    if levels.shape[1] == 1:
         return levels
-    red, green, blue = (levels[..., i : i + 1] for i in range(3))
+    red, green, blue = (levels[:, i : i + 1] for i in range(3))
     return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-def smoothed(levels: Levels) -> Levels:
+def smoothed(levels: Wide) -> Wide:
     """Returns Pillow's SMOOTH: the mean of 3 x 3 pixels of which the middle counts 5 times; pixels on the edges stay."""
-    across = levels[:, :, :-2] + levels[:, :, 1:-1] + levels[:, :, 2:]
-    total = across[:, :-2] + across[:, 1:-1] + across[:, 2:] + 4 * levels[:, 1:-1, 1:-1]
-    return levels.at[:, 1:-1, 1:-1].set((2 * total + 13) // 26)
+    across = levels[..., :-2] + levels[..., 1:-1] + levels[..., 2:]
+    total = across[:, :, :-2] + across[:, :, 1:-1] + across[:, :, 2:] + 4 * levels[..., 1:-1, 1:-1]
+    return levels.at[..., 1:-1, 1:-1].set((2 * total + 13) // 26)

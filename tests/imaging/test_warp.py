@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 from robustjax.core import InputError
 from robustjax.imaging.warp import bilinear, bilinear_between
 
-SCIPY = {"mirror": "mirror", "reflect": "reflect", "zero": "grid-constant"}
+SCIPY = {"mirror": "mirror", "reflect": "reflect", "nearest": "nearest", "zero": "grid-constant"}
 
 
 def sampled_by_scipy(images, rows, columns, mode):
@@ -34,6 +34,18 @@ def test_bilinear_is_scipys(border):
     with jax.enable_x64(True):
         got = jax.jit(bilinear, static_argnames="border")(*map(jnp.asarray, (images, rows, columns)), border=border)
     np.testing.assert_allclose(got, sampled_by_scipy(images, rows, columns, SCIPY[border]), atol=1e-12)
+
+
+@pytest.mark.parametrize("border", ["nearest", "zero"])
+def test_planes_and_bytes_give_the_same(border):
+    # Kills: axes of planes confused; differences of bytes that wrap round at 0.
+    rng = np.random.default_rng(2)
+    images = jnp.asarray(rng.integers(0, 256, (3, 5, 8, 2), np.uint8))
+    places = [jnp.asarray(rng.uniform(-2, 9, (3, 6, 7)), jnp.float32) for _ in range(2)]
+    whole = bilinear(images.astype(jnp.float32), *places, border=border)
+    planes = bilinear(jnp.moveaxis(images, 3, 1), *places, border=border, channel_axis=1)
+    assert planes.dtype == jnp.float32 and np.ptp(whole) > 200
+    np.testing.assert_array_equal(jnp.moveaxis(planes, 1, 3), whole)
 
 
 def test_whole_pixels_apart_keep_precision():
@@ -62,5 +74,5 @@ def test_gradient_is_the_transposed_sampling_and_the_slope(border):
 
 def test_unknown_border():
     # Kills: a silent default.
-    with pytest.raises(InputError, match="'mirror', 'reflect', 'zero', got 'nearest'"):
-        bilinear(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4)), jnp.zeros((1, 4, 4)), border="nearest")
+    with pytest.raises(InputError, match="'mirror', 'reflect', 'nearest', 'zero', got 'wrap'"):
+        bilinear(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4)), jnp.zeros((1, 4, 4)), border="wrap")
