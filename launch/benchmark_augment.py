@@ -2,8 +2,9 @@
 
 python launch/benchmark_augment.py --out=results/benchmark_augment_cpu.json
 
-Every augmentation takes turns with the plain step (A B A B ...), the plain one too, whose ratio shows how far to trust the others;
-SPIDER on top of an augmentation takes turns with that augmentation. AugMix on its own takes turns with Pillow's, in one process.
+Every augmentation takes turns with the plain step (A B A B ...), the plain one too, whose ratio shows how far to trust the others.
+SPIDER on top of an augmentation takes turns with that augmentation as well, and AugMix with its consistency loss, which trains on three
+views of a batch, with the plain step on three times the batch: a network's time for an image grows with the batch on CPUs. AugMix on its own takes turns with Pillow's, in one process.
 """
 
 import shlex
@@ -27,9 +28,11 @@ _BATCH = flags.DEFINE_integer("batch", 128, "Images in a batch.", lower_bound=1)
 _NETWORK = flags.DEFINE_enum("network", "", ["", "narrow", "wrn"], "narrow: WRN-16-1; wrn: WRN-40-2; default: narrow on a CPU.")
 NETWORKS = {"narrow": {"depth": 16, "width": 1}, "wrn": {"depth": 40, "width": 2}}
 SPIDER = {"name": "spider", "tau": 8.0, "xi": 0.4}
+BASES = {"augmix_jsd": "plain_three", "spider": "plain"}  # and that of X+spider is X
 # {name: (stages after crop and flip, method, objective)}; 'deepaugment' comes before them.
 STEPS = {
     "plain": ((), {"name": "none"}, "classification"),
+    "plain_three": ((), {"name": "none"}, "classification"),  # on three times the batch
     "augmix_jsd": (("augmix",), {"name": "none"}, "augmix_jsd"),
     "augmix": (("augmix",), {"name": "none"}, "classification"),
     "pixmix": (("pixmix",), {"name": "none"}, "classification"),
@@ -80,12 +83,13 @@ class Step:
         from robustjax.core import parallel
         from robustjax.train import build, feed
 
-        built = experiment(name, network, _BATCH.value)
+        batch = _BATCH.value * (3 if name == "plain_three" else 1)
+        built = experiment(name, network, batch)
         mesh = parallel.data_mesh()
         self._state = parallel.replicate(build.initial_state(built), mesh)
         self._steps = feed.Resident(built, mesh, feed.place(built, mesh))
         self._dispatches = self._steps.dispatches(0, 10**9)
-        self.images = _STEPS.value * _BATCH.value * self._steps.chunk
+        self.images = _STEPS.value * batch * self._steps.chunk
         began = time.perf_counter()
         self()
         self.first_seconds = time.perf_counter() - began
@@ -100,7 +104,7 @@ class Step:
 
 
 def steps(network: dict) -> list[dict]:
-    """Returns what each step takes, beside the plain one, and with SPIDER beside the same without."""
+    """Returns what each step takes, beside the plain one and beside its base."""
     import jax
 
     from robustjax.core import registry
@@ -119,7 +123,7 @@ def steps(network: dict) -> list[dict]:
             "times_plain_range": found["ratio_range"],
             "first_call_seconds": made[name].first_seconds,
         }
-        base = name.removesuffix("+spider") if name.endswith("+spider") else "plain" if name == "spider" else ""
+        base = name.removesuffix("+spider") if name.endswith("+spider") else BASES.get(name, "")
         if base in made:
             over = timing.paired(made[base], made[name], _PAIRS.value)
             row |= {"over": base, "times_base": over["ratio_median"], "times_base_range": over["ratio_range"]}
