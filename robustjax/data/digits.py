@@ -36,7 +36,7 @@ def digits(*, size: int = 16) -> Dataset:
     package = importlib.metadata.distribution("scikit-learn")
     path = package.locate_file(_FILE)
     if not path.exists():
-        raise InputError(f"scikit-learn {package.version} has no file {_FILE}; pip install 'scikit-learn>=1.4,<2'.")
+        raise InputError(f"scikit-learn {package.version} has no file {_FILE}; pip install 'scikit-learn>=1.5,<2'.")
     table = np.loadtxt(path, delimiter=",", dtype=np.int64)  # 64 pixels and the label
     images, labels = np.round(table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), table[:, 64]
     if size > 8:

@@ -202,9 +202,8 @@ def equalize_table(levels: Levels) -> Int[Array, "b c 256"]:
     b, c, h, w = levels.shape
     pixels = h * w
     # One table of all channels, which take turns: a CPU waits between two additions to one place.
-    places = jnp.moveaxis(levels.reshape(b, c, -1).astype(jnp.int32) + 256 * jnp.arange(c, dtype=jnp.int32)[None, :, None], 1, 2).reshape(
-        b, -1
-    )
+    first = 256 * jnp.arange(c, dtype=jnp.int32)[None, :, None]
+    places = jnp.moveaxis(levels.reshape(b, c, -1).astype(jnp.int32) + first, 1, 2).reshape(b, -1)
     # From zeros made of the places, so that they lie on the same devices.
     start = jnp.broadcast_to(places[:, :1] * 0, (b, c * 256))
     counts = jax.vmap(lambda start, at: start.at[at].add(1, mode="promise_in_bounds"))(start, places).reshape(b, c, 256)

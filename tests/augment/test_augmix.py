@@ -1,5 +1,6 @@
 """AugMix: its chains, its mixture, and operations in parts of the batch."""
 
+import functools
 import importlib
 import inspect
 
@@ -57,6 +58,18 @@ def test_parts_of_the_batch_do_what_the_whole_does(channels):
     np.testing.assert_allclose(out, jax.jit(pil.apply_op)(images, op_index, level), atol=1e-6)
     np.testing.assert_allclose(out[op_index == -1], images[op_index == -1], atol=1e-6)
     assert np.abs(out - images).max((1, 2, 3))[op_index != -1].astype(bool).mean() > 0.7
+
+
+@pytest.mark.parametrize("size", [3, 8, 40])
+def test_parts_of_any_size_do_the_same(size):
+    # Kills: rows of a part behind the last one that needs its kernel; parts that run over into the next kernel; sizes of CPUs alone.
+    n = 29
+    levels = pil.to_levels(photos(n))
+    op_index = jnp.asarray(np.random.default_rng(3).integers(-1, len(pil.OPS), size=n), jnp.int32)
+    level = jnp.linspace(-3, 3, n, dtype=jnp.float32)
+    for index in (op_index, jnp.full(n, module.NO_OP, jnp.int32), jnp.full(n, pil.OPS.index("color"), jnp.int32)):
+        found = jax.jit(functools.partial(module._in_parts, size=size))(levels, index, level)
+        np.testing.assert_array_equal(found, jax.jit(pil.apply_to_levels)(levels, index, level))
 
 
 def test_each_chain_has_one_to_three_operations(monkeypatch):

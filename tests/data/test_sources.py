@@ -37,6 +37,13 @@ def test_digits_at_their_own_size_are_untouched():
     assert np.all(np.abs(np.bincount(small.test.labels) - shares) < 1)
 
 
+def test_a_package_without_the_digits_is_named(monkeypatch):
+    # Kills: a traceback of NumPy where scikit-learn keeps its file elsewhere.
+    monkeypatch.setattr("robustjax.data.digits._FILE", "sklearn/nowhere.csv")
+    with pytest.raises(InputError, match=r"scikit-learn \d.* has no file sklearn/nowhere.csv; pip install"):
+        data.make("digits")
+
+
 def test_fake_is_learnable_seeded_and_split():
     # Kills: patterns that differ between train and test, noise that is the same in both, an ignored seed, option or channel.
     fake = data.make("fake", num_classes=4, size=10, channels=1, train=40, test=24)
