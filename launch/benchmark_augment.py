@@ -4,7 +4,8 @@ python launch/benchmark_augment.py --out=results/benchmark_augment_cpu.json
 
 Every augmentation takes turns with the plain step (A B A B ...), the plain one too, whose ratio shows how far to trust the others.
 SPIDER on top of an augmentation takes turns with that augmentation as well, and AugMix with its consistency loss, which trains on three
-views of a batch, with the plain step on three times the batch: a network's time for an image grows with the batch on CPUs. AugMix on its own takes turns with Pillow's, in one process.
+views of a batch, with the plain step on three times the batch: a network's time for an image grows with the batch on CPUs. AugMix on
+its own takes turns with Pillow's, in one process.
 """
 
 import shlex

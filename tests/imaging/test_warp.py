@@ -72,7 +72,9 @@ def test_gradient_is_the_transposed_sampling_and_the_slope(border):
         check_grads(sample, (images, places), order=1, modes=["fwd", "rev"], eps=1e-6)
 
 
-def test_unknown_border():
-    # Kills: a silent default.
+def test_unknown_border_and_axis():
+    # Kills: a silent default; an axis counted from behind that is taken for planes.
+    with pytest.raises(InputError, match="channel_axis must be 1 or 3, got -1"):
+        bilinear(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4)), jnp.zeros((1, 4, 4)), border="zero", channel_axis=-1)
     with pytest.raises(InputError, match="'mirror', 'reflect', 'nearest', 'zero', got 'wrap'"):
         bilinear(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4)), jnp.zeros((1, 4, 4)), border="wrap")

@@ -75,6 +75,17 @@ def test_a_warning_is_one_line_and_folders_are_made(tmp_path):
     assert warning.startswith("warning: the constants of tiny_imagenet_c were made for 64x64") and str(commands.ROOT) not in done.stderr
 
 
+@pytest.mark.parametrize(("chosen", "seconds"), [("", "0.1"), ("7", "7.0")])
+def test_what_the_cache_holds_is_the_users_choice(chosen, seconds):
+    # Kills: our default over what the user set.
+    name = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
+    environment = {key: value for key, value in commands.environment().items() if key != name} | ({name: chosen} if chosen else {})
+    code = "import sys; sys.path.insert(0, 'launch'); import entry, jax; entry.cache_compilations(); "
+    code += "print(jax.config.jax_persistent_cache_min_compile_time_secs)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=commands.ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == seconds, done.stderr
+
+
 def test_train_then_evaluate_prints_the_table(tmp_path):
     trained = commands.run("train", DIGITS, f"--workdir={tmp_path}", "--config.data.limit_test=48")
     assert trained.returncode == 0, trained.stderr
